@@ -1,0 +1,1 @@
+"""Update and query of the fast-weight memory."""

@@ -1,0 +1,1 @@
+"""Orthogonalise matrices by Newton-Schulz iterations."""

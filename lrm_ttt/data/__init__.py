@@ -1,0 +1,1 @@
+"""Read captures, choose views, make batches."""

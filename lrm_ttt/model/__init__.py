@@ -1,0 +1,1 @@
+"""Tokenizer, backbone, scene state and heads."""

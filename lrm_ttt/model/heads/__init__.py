@@ -1,0 +1,1 @@
+"""Turn what queries read into Gaussians, pixels, cameras, depths or points."""

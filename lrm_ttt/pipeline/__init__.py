@@ -1,0 +1,1 @@
+"""Front doors: reconstruct, refine, render a path."""

@@ -1,0 +1,1 @@
+"""Gaussians and cameras in, renderings out."""

@@ -1,0 +1,1 @@
+"""Nouns and geometry: cameras, views, Gaussians and the similarities between their frames."""
