@@ -1,0 +1,77 @@
+"""Activated 3D Gaussians and what a similarity of the world does to them."""
+
+import dataclasses
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrm_ttt.scene.manipulable import Manipulable
+from lrm_ttt.scene.rotations import matrix_to_wxyz, multiply_wxyz, rotate_sh
+from lrm_ttt.scene.similarity import Similarity
+
+SH_C0 = 0.28209479177387814
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussians(Manipulable):
+    """Gaussians as renderers take them.
+
+    `scales` are standard deviations in scene units, `wxyz` unit quaternions, `opacities` 0..1, `sh` real spherical harmonics up to some
+    degree (k = (degree + 1)^2) in world directions with the +0.5 convention: colour = max(0.5 + sum_k sh_k Y_k, 0).
+    """
+
+    means: Float[Tensor, "*b n 3"]
+    scales: Float[Tensor, "*b n 3"]
+    wxyz: Float[Tensor, "*b n 4"]
+    opacities: Float[Tensor, "*b n"]
+    sh: Float[Tensor, "*b n k 3"]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Leading batch dimensions, without the number of Gaussians."""
+        return self.means.shape[:-2]
+
+    @property
+    def num_gaussians(self) -> int:
+        """Gaussians of each scene."""
+        return self.means.shape[-2]
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the spherical harmonics."""
+        return round(self.sh.shape[-2] ** 0.5) - 1
+
+    def transform(self, similarity: Similarity) -> Self:
+        """Map means, scales, rotations and spherical harmonics by a similarity of the world `[*b]`."""
+        rotation = matrix_to_wxyz(similarity.rotation)[..., None, :].to(self.wxyz.dtype)
+        return dataclasses.replace(
+            self,
+            means=similarity.points(self.means),
+            scales=self.scales * similarity.scale[..., None, None],
+            wxyz=multiply_wxyz(rotation.expand_as(self.wxyz), self.wxyz),
+            sh=rotate_sh(self.sh, similarity.rotation),
+        )
+
+    def select(self, index: Tensor) -> Self:
+        """Keep the Gaussians at `index` (positions or a mask over n) of a single scene."""
+        assert not self.shape, "select works on one scene: index the batch first"
+        return self.map(lambda tensor: tensor[index])
+
+    def prune(self, keep_fraction: float, random_fraction: float = 0.0, generator: torch.Generator | None = None) -> Self:
+        """Keep the share `keep_fraction` of highest opacity, and `random_fraction` of the rest at random (tttLRM: 0.4 and 0.1).
+
+        Works on one scene; the order of the Gaussians is kept.
+        """
+        assert not self.shape, "prune works on one scene: index the batch first"
+        assert 0 < keep_fraction <= 1 and 0 <= random_fraction <= 1
+        num_kept = max(1, round(keep_fraction * self.num_gaussians))
+        if num_kept == self.num_gaussians:
+            return self
+        keep = torch.zeros(self.num_gaussians, dtype=torch.bool, device=self.means.device)
+        keep[self.opacities.topk(num_kept).indices] = True
+        if random_fraction > 0:
+            chance = torch.rand(self.num_gaussians, generator=generator, device=self.means.device)
+            keep |= chance < random_fraction
+        return self.select(keep)
