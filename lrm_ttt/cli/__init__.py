@@ -1,1 +1,86 @@
-"""The command line."""
+"""The command line: find the subcommand, read its arguments, run it, and turn what goes wrong into an exit status.
+
+A subcommand is a module of this folder with a frozen dataclass `Arguments`, from which flags and help are made (the
+docstring under a field is its help text), and a function `run(arguments)`. Such a module imports torch, and what needs
+it, inside `run`: help and typing mistakes are then answered at once.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from lrm_ttt import __version__
+from lrm_ttt.errors import LrmTttError
+
+COMMANDS = {
+    "reconstruct": "posed images to Gaussian splats, with a report",
+    "render": "a .ply of Gaussians to images and a video",
+    "train": "train or resume a model from a YAML file",
+    "doctor": "what this installation has, and what it lacks",
+}
+
+DONE, OUR_MISTAKE, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 2 the user's mistake, 130 interrupted.
+
+    A mistake of ours leaves as the exception that it is, so that Python prints the traceback and exits with 1.
+    """
+    # Idle OpenMP threads otherwise spin, and torch reads this once, when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return DONE if words else USERS_MISTAKE
+    if words[0] in ("-V", "--version"):
+        print(f"lrm-ttt {__version__}")
+        return DONE
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        print(unknown_command(name), file=sys.stderr)
+        return USERS_MISTAKE
+    try:
+        run(name, rest)
+    except LrmTttError as error:
+        print(f"lrm-ttt {name}: {error}", file=sys.stderr)
+        return USERS_MISTAKE
+    except KeyboardInterrupt:
+        print(f"\nlrm-ttt {name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return DONE
+
+
+def run(name: str, words: Sequence[str]) -> None:
+    """Parse the words that follow the command's name and run it; a usage error exits with status 2."""
+    import tyro
+
+    module = importlib.import_module(f"lrm_ttt.cli.{name}")
+    description = module.__doc__ or COMMANDS[name]
+    module.run(tyro.cli(module.Arguments, prog=f"lrm-ttt {name}", description=description, args=list(words)))
+
+
+def usage() -> str:
+    """Return the list of commands."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: lrm-ttt COMMAND ...",
+            "",
+            "Posed images in, Gaussian splats out.",
+            "",
+            *rows,
+            "",
+            "lrm-ttt COMMAND --help lists a command's flags; lrm-ttt --version prints the version.",
+        ]
+    )
+
+
+def unknown_command(name: str) -> str:
+    """Say that there is no such command, and name the nearest one."""
+    nearest = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(COMMANDS)}"
+    return f"lrm-ttt: no command is called {name!r}; {hint}"

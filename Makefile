@@ -1,0 +1,56 @@
+# Targets for people with nothing but Python >= 3.11; each makes the virtual environment it needs, once.
+#   make example      reconstruct a procedural capture into out/
+#   make test         run all tests
+#   make lint types wheel-check      what continuous integration runs besides
+# PYTHON=python3.13 or VENV=elsewhere choose another interpreter or another environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out
+PYTEST_FLAGS ?=
+
+BIN := $(abspath $(VENV))/bin
+# An editable install sees changed Python files by itself; these need it again.
+INSTALL_INPUTS := pyproject.toml $(wildcard setup.py) $(wildcard kernels/rasterizer/native/*)
+
+.PHONY: help example test lint types wheel-check clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '2,5s/^# *//p' Makefile
+
+example: $(VENV)/.installed
+	$(BIN)/lrm-ttt reconstruct example -o $(OUT) $(shell sh .ci/overwrite_flag $(OUT))
+	@echo "The Gaussians are in $(OUT)/scene.ply, held-out views beside the truth in $(OUT)/renders/, a flight in $(OUT)/video.mp4, numbers in $(OUT)/metrics.json."
+
+test: $(VENV)/.installed-test
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/python .ci/check_types.py
+
+wheel-check: $(VENV)/.installed-dev
+	$(BIN)/python .ci/check_wheel.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lrm-ttt needs Python 3.11 or newer; name one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python $(INSTALL_INPUTS)
+	$(BIN)/python -m pip install --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/bin/python $(INSTALL_INPUTS)
+	$(BIN)/python -m pip install --editable '.[test]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-dev: $(VENV)/bin/python $(INSTALL_INPUTS)
+	$(BIN)/python -m pip install --editable '.[dev]'
+	touch $@ $(VENV)/.installed $(VENV)/.installed-test
