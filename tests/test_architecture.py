@@ -42,7 +42,7 @@ def module_name(path: Path) -> str:
 
 
 def folder_of(module: str) -> str:
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
