@@ -17,7 +17,7 @@ INSTALL_INPUTS := pyproject.toml $(wildcard setup.py) $(wildcard kernels/rasteri
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n '2,5s/^# *//p' Makefile
+	@sed -n '2,5s/^#//p' Makefile
 
 example: $(VENV)/.installed
 	$(BIN)/lrm-ttt reconstruct example -o $(OUT) $(shell sh .ci/overwrite_flag $(OUT))

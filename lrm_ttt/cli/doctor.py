@@ -57,8 +57,8 @@ def run(arguments: Arguments) -> None:
         "extras": extras(),
         "embedded weights": embedded_weights(),
     }
-    for title, findings in sections.items():
-        print(title, *findings, "", sep="\n")
+    # One write: a reader that stops early, such as `head`, then breaks no pipe.
+    print("\n\n".join("\n".join([title, *map(str, findings)]) for title, findings in sections.items()))
 
 
 def versions() -> Iterator[Finding]:
