@@ -1,1 +1,1 @@
-"""Update and query of the fast-weight memory."""
+"""The fast-weight memory: a small SwiGLU network per head, written by one Muon step and read by applying it."""

@@ -1,1 +1,1 @@
-"""Orthogonalise matrices by Newton-Schulz iterations."""
+"""Approximate orthogonalisation of a matrix by a quintic Newton-Schulz iteration."""

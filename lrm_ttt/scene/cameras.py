@@ -1,7 +1,7 @@
 """Pinhole cameras in OpenCV axes: rays, projection, and the intrinsics that follow a resize or a crop."""
 
 import dataclasses
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -78,14 +78,14 @@ class Cameras(Manipulable):
         in_camera = torch.cat([scaled, torch.ones_like(scaled[..., :1])], -1) * depths[..., None]
         return in_camera @ self.cam_to_world[..., :3, :3].transpose(-1, -2) + self.centres[..., None, :]
 
-    def resized(self, image_size: ImageSize) -> Self:
+    def resized(self, image_size: ImageSize) -> "Cameras":
         """Follow a resize of the images to `image_size` (each axis by its own factor)."""
         x = image_size.width / self.image_size.width
         y = image_size.height / self.image_size.height
         factors = torch.tensor([x, y, x, y], device=self.intrinsics.device, dtype=self.intrinsics.dtype)
         return dataclasses.replace(self, intrinsics=self.intrinsics * factors, image_size=ImageSize(*image_size))
 
-    def cropped(self, top: int, left: int, image_size: ImageSize) -> Self:
+    def cropped(self, top: int, left: int, image_size: ImageSize) -> "Cameras":
         """Follow a crop of the images to `image_size`, starting `top` rows down and `left` columns in."""
         offset = torch.tensor([0, 0, left, top], device=self.intrinsics.device, dtype=self.intrinsics.dtype)
         return dataclasses.replace(self, intrinsics=self.intrinsics - offset, image_size=ImageSize(*image_size))

@@ -1,7 +1,6 @@
 """Activated 3D Gaussians and what a similarity of the world does to them."""
 
 import dataclasses
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -43,7 +42,7 @@ class Gaussians(Manipulable):
         """Degree of the spherical harmonics."""
         return round(self.sh.shape[-2] ** 0.5) - 1
 
-    def transform(self, similarity: Similarity) -> Self:
+    def transform(self, similarity: Similarity) -> "Gaussians":
         """Map means, scales, rotations and spherical harmonics by a similarity of the world `[*b]`."""
         rotation = matrix_to_wxyz(similarity.rotation)[..., None, :].to(self.wxyz.dtype)
         return dataclasses.replace(
@@ -54,12 +53,14 @@ class Gaussians(Manipulable):
             sh=rotate_sh(self.sh, similarity.rotation),
         )
 
-    def select(self, index: Tensor) -> Self:
+    def select(self, index: Tensor) -> "Gaussians":
         """Keep the Gaussians at `index` (positions or a mask over n) of a single scene."""
         assert not self.shape, "select works on one scene: index the batch first"
         return self.map(lambda tensor: tensor[index])
 
-    def prune(self, keep_fraction: float, random_fraction: float = 0.0, generator: torch.Generator | None = None) -> Self:
+    def prune(
+        self, keep_fraction: float, random_fraction: float = 0.0, generator: torch.Generator | None = None
+    ) -> "Gaussians":
         """Keep the share `keep_fraction` of highest opacity, and `random_fraction` of the rest at random (tttLRM: 0.4 and 0.1).
 
         Works on one scene; the order of the Gaussians is kept.

@@ -2,10 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+
+M = TypeVar("M", bound="Manipulable")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Manipulable:
         """Leading batch dimensions that all fields share."""
         raise NotImplementedError
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+    def map(self: M, function: Callable[[Tensor], Tensor]) -> M:
         """Apply `function` to every tensor."""
 
         def apply(value: Any) -> Any:
@@ -30,31 +33,30 @@ class Manipulable:
             return value.map(function) if isinstance(value, Manipulable) else value
 
         fields = dataclasses.fields(self)
-        return dataclasses.replace(self, **{field.name: apply(getattr(self, field.name)) for field in fields if field.init})
+        return dataclasses.replace(
+            self, **{field.name: apply(getattr(self, field.name)) for field in fields if field.init}
+        )
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
+    def to(self: M, *args: Any, **kwargs: Any) -> M:
         """Move or cast every tensor, as `Tensor.to` does."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
 
-    def detach(self) -> Self:
+    def detach(self: M) -> M:
         """Cut every tensor off the autograd graph."""
         return self.map(Tensor.detach)
 
-    def __getitem__(self, index: Any) -> Self:
+    def __getitem__(self: M, index: Any) -> M:
         """Index the batch dimensions; an index must not reach into the others."""
         return self.map(lambda tensor: tensor[index])
 
-    def reshape(self, *shape: int) -> Self:
+    def reshape(self: M, *shape: int) -> M:
         """Reshape the batch dimensions."""
         batch = len(self.shape)
         return self.map(lambda tensor: tensor.reshape(*shape, *tensor.shape[batch:]))
 
-    def flatten(self) -> Self:
+    def flatten(self: M) -> M:
         """Flatten the batch dimensions into one."""
         return self.reshape(self.shape.numel())
-
-
-M = TypeVar("M", bound=Manipulable)
 
 
 def stack(items: Sequence[M], dim: int = 0) -> M:
@@ -77,7 +79,11 @@ def _join(items: Sequence[M], join: Callable[[Sequence[Tensor]], Tensor]) -> M:
             return join(values)
         if isinstance(values[0], Manipulable):
             return _join(values, join)
-        assert all(value == values[0] for value in values), f"{type(first).__name__}.{name} differs between the items to join"
+        assert all(value == values[0] for value in values), (
+            f"{type(first).__name__}.{name} differs between the items to join"
+        )
         return values[0]
 
-    return dataclasses.replace(first, **{field.name: joined(field.name) for field in dataclasses.fields(first) if field.init})
+    return dataclasses.replace(
+        first, **{field.name: joined(field.name) for field in dataclasses.fields(first) if field.init}
+    )

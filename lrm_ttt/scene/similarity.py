@@ -1,7 +1,7 @@
 """Similarities between frames, and the normalisation that puts a scene at the origin."""
 
 import dataclasses
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -32,7 +32,7 @@ class Similarity(Manipulable):
         rotation = torch.eye(3, device=device, dtype=dtype).expand(*shape, 3, 3)
         return Similarity(rotation, rotation.new_zeros(*shape, 3), rotation.new_ones(shape))
 
-    def inverse(self) -> Self:
+    def inverse(self) -> "Similarity":
         """Return the map back."""
         rotation = self.rotation.transpose(-1, -2)
         scale = 1 / self.scale

@@ -1,0 +1,81 @@
+"""One block: window attention, memory, MLP, each behind a layer norm and added to the residual stream."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lrm_ttt.kernels.fast_weight.weights import FastWeights
+from lrm_ttt.layers.attention import WindowAttention
+from lrm_ttt.layers.config import MemoryConfig
+from lrm_ttt.layers.fast_weight import FastWeightMemory
+from lrm_ttt.layers.feed_forward import FeedForward
+from lrm_ttt.layers.norms import LayerNorm
+
+
+class Block(nn.Module):
+    """x = x + f(norm(x)) for f in (window attention, memory, MLP). The residual stream keeps its dtype; the work is done in `dtype`."""
+
+    def __init__(self, width: int, attention_head_dim: int, memory: MemoryConfig, feed_forward_multiple: int) -> None:
+        super().__init__()
+        self.attention_norm = LayerNorm(width)
+        self.attention = WindowAttention(width, attention_head_dim)
+        self.memory_norm = LayerNorm(width)
+        self.memory = FastWeightMemory(width, memory)
+        self.feed_forward_norm = LayerNorm(width)
+        self.feed_forward = FeedForward(width, feed_forward_multiple)
+
+    def attend(self, x: Float[Tensor, "b n d"], window: int, dtype: torch.dtype) -> Float[Tensor, "b n d"]:
+        """Mix the tokens of each window of `window` consecutive tokens."""
+        batch, num_tokens, width = x.shape
+        normed = self.attention_norm(x, dtype).reshape(batch * (num_tokens // window), window, width)
+        return x + self.attention(normed).reshape(batch, num_tokens, width)
+
+    def update_and_read(
+        self,
+        x: Float[Tensor, "b n d"],
+        weights: FastWeights,
+        chunk: int,
+        causal: bool,
+        newton_schulz_dtype: torch.dtype | None,
+        dtype: torch.dtype,
+    ) -> tuple[Float[Tensor, "b n d"], FastWeights]:
+        """Write the tokens in chunks of `chunk`; each chunk reads at once (`causal`), or all read the final weights."""
+        tokens = self.memory.tokens(self.memory_norm(x, dtype))
+        num_tokens = x.shape[1]
+        reads = []
+        for start in range(0, num_tokens, chunk):
+            part = tokens.slice(start, min(start + chunk, num_tokens))
+            weights = self.memory.update(weights, part, newton_schulz_dtype)
+            if causal:
+                reads.append(self.memory.query(weights, part))
+        read = torch.cat(reads, 1) if causal else self.memory.query(weights, tokens)
+        return x + read, weights
+
+    def read(self, x: Float[Tensor, "b n d"], weights: FastWeights, dtype: torch.dtype) -> Float[Tensor, "b n d"]:
+        """Read the memory without writing."""
+        return x + self.memory.query(weights, self.memory.tokens(self.memory_norm(x, dtype)))
+
+    def feed(self, x: Float[Tensor, "b n d"], dtype: torch.dtype) -> Float[Tensor, "b n d"]:
+        """Apply the MLP to each token."""
+        return x + self.feed_forward(self.feed_forward_norm(x, dtype))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        weights: FastWeights,
+        window: int,
+        chunk: int,
+        causal: bool,
+        newton_schulz_dtype: torch.dtype | None,
+        dtype: torch.dtype,
+    ) -> tuple[Float[Tensor, "b n d"], FastWeights]:
+        """Run input tokens: they attend in windows, write the memory and read it."""
+        x = self.attend(x, window, dtype)
+        x, weights = self.update_and_read(x, weights, chunk, causal, newton_schulz_dtype, dtype)
+        return self.feed(x, dtype), weights
+
+    def query(
+        self, x: Float[Tensor, "b n d"], weights: FastWeights, window: int, dtype: torch.dtype
+    ) -> Float[Tensor, "b n d"]:
+        """Run query tokens: they attend in windows and read the memory, and leave no trace."""
+        return self.feed(self.read(self.attend(x, window, dtype), weights, dtype), dtype)

@@ -1,0 +1,85 @@
+"""The fast-weight memory as a layer: projections, inner learning rates, update, query."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import linear, silu, softplus
+
+from lrm_ttt.kernels.fast_weight.op import query_fast_weights, update_fast_weights
+from lrm_ttt.kernels.fast_weight.reference import InnerRates
+from lrm_ttt.kernels.fast_weight.weights import FastWeights
+from lrm_ttt.layers.config import MemoryConfig
+from lrm_ttt.layers.norms import Linear, RMSNorm
+
+NORM_EPSILON = 1e-5
+
+
+class MemoryTokens(NamedTuple):
+    """What tokens say to a memory: keys and values to write, queries to read with, and how fast to learn."""
+
+    q: Float[Tensor, "b heads n c"]
+    k: Float[Tensor, "b heads n c"]
+    v: Float[Tensor, "b heads n c"]
+    rates: InnerRates
+
+    def slice(self, start: int, stop: int) -> "MemoryTokens":
+        """Return the tokens from `start` to `stop`."""
+        rates = InnerRates(*(rate[..., start:stop, :] for rate in self.rates))
+        return MemoryTokens(*(part[..., start:stop, :] for part in self[:3]), rates)
+
+
+class FastWeightMemory(nn.Module):
+    """The memory mixer of tttLRM and LaCT (MODEL.md, Block). It knows tokens, not views or cameras."""
+
+    def __init__(self, width: int, config: MemoryConfig) -> None:
+        super().__init__()
+        assert width % config.head_dim == 0
+        self.config = config
+        self.num_heads = width // config.head_dim
+        hidden = config.multiple * config.head_dim
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.inner_lr = nn.Linear(width, 3 * self.num_heads)
+        self.gate = nn.Parameter(torch.empty(self.num_heads, config.head_dim, hidden))
+        self.up = nn.Parameter(torch.empty(self.num_heads, config.head_dim, hidden))
+        self.down = nn.Parameter(torch.empty(self.num_heads, hidden, config.head_dim))
+        self.out_norm = RMSNorm(width if config.output_norm == "merged" else config.head_dim)
+        self.out = Linear(width, width, bias=False)
+        # softplus of this offset is the configured rate.
+        self.rate_offset = math.log(math.expm1(config.inner_lr))
+
+    def start(self, batch_size: int) -> FastWeights:
+        """Return the learned initial memory for `batch_size` scenes, `[b heads ...]`."""
+        gate, up, down = (weight.expand(batch_size, *weight.shape) for weight in (self.gate, self.up, self.down))
+        return FastWeights.start(gate, up, down)
+
+    def tokens(self, x: Float[Tensor, "b n d"]) -> MemoryTokens:
+        """Project normalised tokens to queries, keys, values and inner learning rates (the latter in fp32)."""
+        batch, num_tokens, _ = x.shape
+        split = silu(self.qkv(x)).reshape(batch, num_tokens, 3, self.num_heads, -1)
+        q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)
+        raw = linear(x.to(self.inner_lr.weight.dtype), self.inner_lr.weight, self.inner_lr.bias)
+        rates = softplus(raw + self.rate_offset).reshape(batch, num_tokens, 3, self.num_heads)
+        return MemoryTokens(_unit(q), _unit(k), v, InnerRates(*rates.permute(2, 0, 3, 1)[..., None].unbind(0)))
+
+    def update(
+        self, weights: FastWeights, tokens: MemoryTokens, newton_schulz_dtype: torch.dtype | None
+    ) -> FastWeights:
+        """Write one chunk of tokens."""
+        steps = self.config.newton_schulz_steps
+        return update_fast_weights(weights, tokens.k, tokens.v, tokens.rates, steps, newton_schulz_dtype)
+
+    def query(self, weights: FastWeights, tokens: MemoryTokens) -> Float[Tensor, "b n d"]:
+        """Read with every token and project back to the width of the block."""
+        read = query_fast_weights(weights, tokens.q).transpose(1, 2)
+        per_head = self.config.output_norm == "per_head"
+        normed = self.out_norm(read).flatten(-2) if per_head else self.out_norm(read.flatten(-2))
+        return self.out(normed)
+
+
+def _unit(x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+    """Divide by the L2 norm, which is taken in fp32."""
+    wide = x.float() if x.dtype == torch.bfloat16 else x
+    return (wide / (wide.square().sum(-1, keepdim=True).sqrt() + NORM_EPSILON)).to(x.dtype)

@@ -1,0 +1,75 @@
+"""The stack of blocks: input tokens update the scene state, query tokens read it."""
+
+import dataclasses
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lrm_ttt.errors import InvalidConfig
+from lrm_ttt.layers.block import Block
+from lrm_ttt.layers.initialisation import initialise
+from lrm_ttt.model.config import BackboneConfig
+from lrm_ttt.model.state import SceneState
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """Dtypes of the work: `compute` for products, `newton_schulz` for the orthogonalisation. Parameters and fast weights stay fp32."""
+
+    compute: torch.dtype = torch.float32
+    newton_schulz: torch.dtype = torch.float32
+
+
+class Backbone(nn.Module):
+    """Blocks of window attention, fast-weight memory and MLP. It knows tokens and windows, not cameras or images."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        sizes = (config.width, config.attention_head_dim, config.memory, config.feed_forward_multiple)
+        self.blocks = nn.ModuleList(Block(*sizes) for _ in range(config.num_blocks))
+        self.checkpointing = False
+        initialise(self, config.num_blocks, config.scale_outputs)
+
+    def start(self, batch_size: int) -> SceneState:
+        """Return the learned state before any view."""
+        return SceneState(tuple(block.memory.start(batch_size) for block in self.blocks), num_views=0)
+
+    def update(
+        self, tokens: Float[Tensor, "b v n d"], state: SceneState, precision: Precision
+    ) -> tuple[SceneState, Float[Tensor, "b v n d"]]:
+        """Write the tokens of `v` views and return the new state with the features that these tokens read.
+
+        `single` and `chunked` write once, from an empty state; only `causal` may go on from a state that has seen views. Raises
+        `InvalidConfig` otherwise.
+        """
+        schedule = self.config.schedule
+        if state.num_views and schedule != "causal":
+            raise InvalidConfig(
+                f"This model was trained with the schedule '{schedule}', which sees all views at once, and the state already holds "
+                f"{state.num_views}. Give it all views in one update, or use a model with the schedule 'causal'."
+            )
+        batch, num_views, window, width = tokens.shape
+        chunk = window * (num_views if schedule == "single" else self.config.views_per_update)
+        arguments = (window, chunk, schedule == "causal", precision.newton_schulz, precision.compute)
+        x = tokens.reshape(batch, num_views * window, width)
+        updated = []
+        for block, weights in zip(self.blocks, state.fast_weights, strict=True):
+            if self.checkpointing and torch.is_grad_enabled():
+                x, weights = checkpoint(block, x, weights, *arguments, use_reentrant=False)
+            else:
+                x, weights = block(x, weights, *arguments)
+            updated.append(weights)
+        return SceneState(tuple(updated), state.num_views + num_views), x.reshape(batch, num_views, window, width)
+
+    def query(
+        self, tokens: Float[Tensor, "b v n d"], state: SceneState, precision: Precision
+    ) -> Float[Tensor, "b v n d"]:
+        """Read the state with the tokens of `v` query views; they attend only among themselves, view by view."""
+        batch, num_views, window, width = tokens.shape
+        x = tokens.reshape(batch, num_views * window, width)
+        for block, weights in zip(self.blocks, state.fast_weights, strict=True):
+            x = block.query(x, weights, window, precision.compute)
+        return x.reshape(batch, num_views, window, width)

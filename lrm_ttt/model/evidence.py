@@ -1,0 +1,106 @@
+"""Plane-sweep evidence of a set of views: which distances along each pixel's ray the other views agree with.
+
+Ours, not the papers': multi-view stereo's oldest idea as extra channels, so that few training scenes suffice. Its cost is linear in the
+number of views, because each is compared with a fixed number of others.
+"""
+
+import dataclasses
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lrm_ttt.kernels.plane_sweep.op import plane_sweep
+from lrm_ttt.model.config import EvidenceConfig
+from lrm_ttt.scene.cameras import Cameras
+from lrm_ttt.scene.manipulable import Manipulable
+from lrm_ttt.scene.views import Views
+
+# Distances swept in captures without masks, as multiples of the distance to the focus.
+NEAREST, FARTHEST = 0.25, 12.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DistanceRange(Manipulable):
+    """Nearest and farthest distance along the rays of each view, in scene units."""
+
+    near: Float[Tensor, "*b"]
+    far: Float[Tensor, "*b"]
+
+    @property
+    def shape(self) -> torch.Size:
+        """One range a view."""
+        return self.near.shape
+
+    def at(self, u: Float[Tensor, "*b n"]) -> Float[Tensor, "*b n"]:
+        """Return the distance at 0 <= u <= 1, which is linear in inverse distance from near (0) to far (1)."""
+        near, far = 1 / self.near[..., None], 1 / self.far[..., None]
+        return 1 / (near + u * (far - near))
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence(Manipulable):
+    """Costs 0..1 (0: the views agree) and hulls 0..1 (1: inside all silhouettes) of every pixel at every plane."""
+
+    costs: Float[Tensor, "*b planes h w"]
+    hulls: Float[Tensor, "*b planes h w"]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Scenes and views."""
+        return self.costs.shape[:-3]
+
+
+def distance_range(cameras: Cameras, is_object: bool) -> DistanceRange:
+    """Return the range of views `[*b v]` of a scene that has its focus in the origin.
+
+    An object lies in the ball around the focus that fills the images; anything else from NEAREST to FARTHEST times the distance to the
+    focus.
+    """
+    distance = cameras.centres.square().sum(-1).sqrt()
+    if not is_object:
+        return DistanceRange(NEAREST * distance, FARTHEST * distance)
+    half = torch.tensor([cameras.image_size.width, cameras.image_size.height], device=distance.device) / 2
+    slope = (half / cameras.intrinsics[..., :2]).amax(-1)
+    radius = (1.1 * distance * slope / (1 + slope * slope).sqrt()).mean(-1, keepdim=True)
+    return DistanceRange(torch.maximum(distance - radius, 0.1 * distance), distance + radius)
+
+
+@torch.no_grad()
+def gather_evidence(views: Views, ranges: DistanceRange, config: EvidenceConfig) -> Evidence:
+    """Sweep all views `[b v]` of each scene, each against its nearest others."""
+    planes = (torch.arange(config.num_planes, device=views.images.device) + 0.5) / config.num_planes
+    distances = ranges.at(planes.expand(*views.shape, -1))
+    masks = torch.ones_like(views.images[..., :1, :, :]) if views.masks is None else views.masks
+    world_to_pixel = _intrinsic_matrices(views.cameras) @ views.cameras.world_to_cam[..., :3, :]
+    origins, directions = views.cameras.centres, views.cameras.rays()[1]
+    neighbours, silhouettes = choose_others(views.cameras, config)
+    swept = [
+        plane_sweep(*inputs)
+        for inputs in zip(
+            views.images, masks, world_to_pixel, origins, directions, distances, neighbours, silhouettes, strict=True
+        )
+    ]
+    return Evidence(torch.stack([one.costs for one in swept]), torch.stack([one.hulls for one in swept]))
+
+
+def choose_others(
+    cameras: Cameras, config: EvidenceConfig
+) -> tuple[Int[Tensor, "b v colours"], Int[Tensor, "b v silhouettes"]]:
+    """Return, for each view `[b v]`, the nearest others to compare colours with, and others spread from near to far for silhouettes."""
+    num_views = cameras.shape[-1]
+    apart = torch.cdist(cameras.centres.double(), cameras.centres.double())
+    apart = apart + 1 - cameras.forward.double() @ cameras.forward.double().mT
+    apart = apart + torch.eye(num_views, device=apart.device) * 1e9
+    # Ties (regular rigs have many) go to the lower index, and rounding must not decide.
+    order = (apart * 1e6).round().argsort(-1, stable=True)[..., : max(1, num_views - 1)]
+    count = order.shape[-1]
+    spread = torch.linspace(0, count - 1, min(config.num_silhouettes, count), device=order.device).round().long()
+    return order[..., : config.num_neighbours], order[..., spread]
+
+
+def _intrinsic_matrices(cameras: Cameras) -> Float[Tensor, "*b 3 3"]:
+    fx, fy, cx, cy = cameras.intrinsics.unbind(-1)
+    zero, one = torch.zeros_like(fx), torch.ones_like(fx)
+    rows = [torch.stack([fx, zero, cx], -1), torch.stack([zero, fy, cy], -1), torch.stack([zero, zero, one], -1)]
+    return torch.stack(rows, -2)

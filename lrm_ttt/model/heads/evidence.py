@@ -1,0 +1,119 @@
+"""Features and plane-sweep evidence to one Gaussian per pixel: the network weighs, denoises and fills in what matching already shows."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, gelu, normalize
+
+from lrm_ttt.layers.norms import LayerNorm, Linear
+from lrm_ttt.layers.patches import patchify, unpatchify
+from lrm_ttt.model.config import EvidenceConfig, GaussianHeadConfig
+from lrm_ttt.model.tokenizer import ViewTokens
+from lrm_ttt.scene.gaussians import SH_C0, Gaussians
+from lrm_ttt.scene.rotations import matrix_to_wxyz, multiply_wxyz
+
+FEATURES_PER_PIXEL = 16
+# Standard deviation of a Gaussian, in pixels of the view that it comes from, before anything is learned.
+FOOTPRINT_PX = 0.6
+# Bounds on how far learning may take it, as log factors.
+FOOTPRINT_RANGE = 3.0
+
+
+class EvidenceGaussianHead(nn.Module):
+    """Per pixel: a distribution over the planes of the sweep, then offsets to colour, footprint and opacity.
+
+    Before training the distance is a soft minimum of the matching costs inside the visual hull, the colour is the pixel's and the size
+    its footprint; a small convolutional net, fed by the tokens' features, learns the rest.
+    """
+
+    def __init__(self, width: int, patch_size: int, config: GaussianHeadConfig, evidence: EvidenceConfig) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.num_sh = (config.sh_degree + 1) ** 2
+        self.norm = LayerNorm(width)
+        self.linear = Linear(width, patch_size**2 * FEATURES_PER_PIXEL, bias=False)
+        inputs = FEATURES_PER_PIXEL + 2 * evidence.num_planes + 4
+        self.gather = nn.Conv2d(inputs, config.hidden, 3, padding=1)
+        self.mix = nn.Conv2d(config.hidden, config.hidden, 3, padding=1)
+        self.num_raw = 1 + 3 * self.num_sh + 3 + 4 + 1
+        self.decode = nn.Conv2d(config.hidden, evidence.num_planes + self.num_raw, 1)
+        # Weights of the pixel's cost, its 3x3 and 7x7 means, and of the silhouettes, as logs.
+        self.evidence_weights = nn.Parameter(torch.tensor([5.0, 10.0, 10.0, 10.0]).log())
+        self.opacity_weights = nn.Parameter(torch.tensor([2.0, 4.0]))
+        nn.init.normal_(self.linear.weight, std=0.02)
+        nn.init.normal_(self.decode.weight, std=1e-2 / math.sqrt(config.hidden))
+        nn.init.zeros_(self.decode.bias)
+
+    def forward(self, features: Float[Tensor, "b v n d"], queries: ViewTokens, dtype: torch.dtype) -> Gaussians:
+        """Return Gaussians `[b, v * h * w]` in the order view, patch row, patch column, row, column."""
+        assert queries.evidence is not None
+        views = queries.views
+        height, width = views.image_size
+        costs, hulls = queries.evidence.costs.flatten(0, 1), queries.evidence.hulls.flatten(0, 1)
+        images = views.images.flatten(0, 1)
+        masks = torch.ones_like(images[:, :1]) if views.masks is None else views.masks.flatten(0, 1)
+        local = self.linear(self.norm(features, dtype)).flatten(0, 1)
+        local = unpatchify(local, self.patch_size, height // self.patch_size, width // self.patch_size).movedim(-1, 1)
+        seen = torch.cat([1 - 4 * costs, hulls * 2 - 1, images * 2 - 1, masks * 2 - 1], 1).to(dtype)
+        learned = self._convolve(torch.cat([local, seen], 1)).float()
+        weights = learned[:, : -self.num_raw] + self._plane_logits(costs, hulls)
+        raw = learned[:, -self.num_raw :].movedim(1, -1)
+        share = self._expected_plane(weights.softmax(1)) + 0.1 * torch.tanh(raw[..., :1])
+        hull = (hulls * weights.softmax(1)).sum(1)[..., None]
+        return self._gaussians(queries, share, raw[..., 1:], images.movedim(1, -1), masks.movedim(1, -1), hull)
+
+    def _convolve(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o h w"]:
+        for layer in (self.gather, self.mix, self.decode):
+            if layer is not self.gather:
+                x = gelu(x)
+            x = nn.functional.conv2d(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype), padding=layer.padding)
+        return x
+
+    def _plane_logits(
+        self, costs: Float[Tensor, "n k h w"], hulls: Float[Tensor, "n k h w"]
+    ) -> Float[Tensor, "n k h w"]:
+        own, small, large, hull = self.evidence_weights.exp()
+        means = [avg_pool2d(costs, size, 1, size // 2, count_include_pad=False) for size in (3, 7)]
+        return hull * hulls - own * costs - small * means[0] - large * means[1]
+
+    @staticmethod
+    def _expected_plane(probabilities: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w 1"]:
+        num_planes = probabilities.shape[1]
+        centres = (torch.arange(num_planes, device=probabilities.device, dtype=probabilities.dtype) + 0.5) / num_planes
+        return (probabilities * centres[:, None, None]).sum(1)[..., None]
+
+    def _gaussians(
+        self,
+        queries: ViewTokens,
+        share: Float[Tensor, "n h w 1"],
+        raw: Float[Tensor, "n h w c"],
+        colors: Float[Tensor, "n h w 3"],
+        masks: Float[Tensor, "n h w 1"],
+        hull: Float[Tensor, "n h w 1"],
+    ) -> Gaussians:
+        cameras = queries.views.cameras.flatten()
+        sh, scale, rotation, opacity = raw.split([3 * self.num_sh, 3, 4, 1], -1)
+        base = torch.cat([(colors - 0.5) / SH_C0, torch.zeros_like(sh[..., 3:])], -1)
+        origins, directions = cameras.rays()
+        distance = queries.ranges.flatten().at(share[..., 0].flatten(1)).reshape(share.shape)
+        footprint = distance / cameras.intrinsics[:, None, None, :1] * FOOTPRINT_PX
+        bounded = FOOTPRINT_RANGE * torch.tanh(scale / FOOTPRINT_RANGE)
+        upright = rotation + torch.tensor([1.0, 0.0, 0.0, 0.0], device=rotation.device)
+        camera_wxyz = matrix_to_wxyz(cameras.cam_to_world[:, :3, :3])[:, None, None].expand_as(upright)
+        on_mask, on_hull = self.opacity_weights
+        logit = opacity + on_mask * (2 * masks - 1) + on_hull * (hull - 1)
+        parts = [
+            origins + distance * directions,
+            footprint * bounded.exp(),
+            multiply_wxyz(camera_wxyz, normalize(upright, dim=-1)),
+        ]
+        parts += [torch.sigmoid(logit), base + sh]
+        batch = queries.shape[0]
+        means, scales, wxyz, opacities, sh = (self._in_order(part, batch) for part in parts)
+        return Gaussians(means, scales, wxyz, opacities[..., 0], sh.unflatten(-1, (self.num_sh, 3)))
+
+    def _in_order(self, part: Float[Tensor, "n h w c"], batch: int) -> Float[Tensor, "b m c"]:
+        patches = patchify(part, self.patch_size)
+        return patches.reshape(batch, -1, part.shape[-1])

@@ -1,0 +1,79 @@
+"""Views to tokens: rays, colours and, where configured, matching evidence, cut into patches."""
+
+import dataclasses
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from lrm_ttt.layers.norms import LayerNorm, Linear
+from lrm_ttt.layers.patches import patchify
+from lrm_ttt.model.config import TokenizerConfig
+from lrm_ttt.model.evidence import DistanceRange, Evidence, distance_range, gather_evidence
+from lrm_ttt.scene.cameras import Cameras
+from lrm_ttt.scene.manipulable import Manipulable
+from lrm_ttt.scene.views import Views
+
+RAY_CHANNELS = 12
+# Evidence enters the tokens at half resolution: the pixels' own costs reach the head directly.
+EVIDENCE_POOL = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewTokens(Manipulable):
+    """Embedded views `[b v]` with what the head needs to know of them; tokens run over patch rows, then columns."""
+
+    tokens: Float[Tensor, "*b n d"]
+    views: Views
+    ranges: DistanceRange
+    evidence: Evidence | None
+
+    @property
+    def shape(self) -> torch.Size:
+        """Scenes and views."""
+        return self.tokens.shape[:-2]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one view."""
+        return self.tokens.shape[-2]
+
+
+def ray_channels(cameras: Cameras, images: Float[Tensor, "*b 3 h w"] | None) -> Float[Tensor, "*b h w 12"]:
+    """Return origin, unit direction, origin x direction and 2 rgb - 1 of every pixel; zeros for colours where there is no image."""
+    origins, directions = cameras.rays()
+    colors = torch.zeros_like(origins) if images is None else images.movedim(-3, -1) * 2 - 1
+    return torch.cat([origins, directions, torch.linalg.cross(origins, directions), colors], -1)
+
+
+class Tokenizer(nn.Module):
+    """One linear map per patch without bias, then a layer norm without bias (MODEL.md, Tokens)."""
+
+    def __init__(self, width: int, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = Linear(config.patch_size**2 * RAY_CHANNELS, width, bias=False)
+        if config.evidence is not None:
+            pooled = (config.patch_size // EVIDENCE_POOL) ** 2
+            # The last channel is the mask.
+            self.embed_evidence = Linear(pooled * (2 * config.evidence.num_planes + 1), width, bias=False)
+        self.norm = LayerNorm(width)
+
+    def forward(self, views: Views, dtype: torch.dtype) -> ViewTokens:
+        """Embed views `[b v]`, in scene coordinates, whose height and width are multiples of the patch size."""
+        ranges = distance_range(views.cameras, is_object=views.masks is not None)
+        channels = ray_channels(views.cameras, views.images)
+        tokens = self.embed(patchify(channels, self.config.patch_size).to(dtype))
+        evidence = None
+        if self.config.evidence is not None:
+            evidence = gather_evidence(views, ranges, self.config.evidence)
+            tokens = tokens + self.embed_evidence(self._evidence_patches(views, evidence).to(dtype))
+        return ViewTokens(self.norm(tokens, self.norm.weight.dtype), views, ranges, evidence)
+
+    def _evidence_patches(self, views: Views, evidence: Evidence) -> Float[Tensor, "b v n p"]:
+        masks = torch.ones_like(views.images[..., :1, :, :]) if views.masks is None else views.masks
+        channels = torch.cat([1 - 4 * evidence.costs, evidence.hulls * 2 - 1, masks * 2 - 1], -3)
+        pooled = avg_pool2d(channels.flatten(0, 1), EVIDENCE_POOL)
+        patches = patchify(pooled.movedim(1, -1), self.config.patch_size // EVIDENCE_POOL)
+        return patches.reshape(*views.shape, *patches.shape[1:])

@@ -1,0 +1,171 @@
+"""Read and write Gaussians as the .ply files of 3D Gaussian splatting; the stored encoding is known to this file alone."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from lrm_ttt.errors import UnreadableScene
+from lrm_ttt.scene.gaussians import Gaussians
+
+NUM_REST_OF_DEGREE = (0, 9, 24, 45)
+
+# Below and above these an opacity or a scale has no finite logarithm in float32; both ends read back as the float32
+# that was written.
+SMALLEST = 1e-30
+LARGEST_OPACITY = 1 - 2.0**-25
+
+
+def write_ply(path: Path | str, gaussians: Gaussians) -> None:
+    """Write one scene as a binary .ply that every viewer of splats reads; the file appears at once or not at all.
+
+    Positions and scales are written in the frame and units they are in: undo the normalisation first. Columns are `x y
+    z nx ny nz f_dc_* f_rest_* opacity scale_* rot_*`, all float32, with 0, 9, 24 or 45 columns `f_rest` for degree 0,
+    1, 2, 3, channel by channel.
+    """
+    assert not gaussians.shape, "write_ply takes one scene: index the batch first"
+    path = Path(path)
+    rows = _encode(gaussians)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            _write_rows(stream, rows)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_ply(path: Path | str) -> Gaussians:
+    """Read a .ply of Gaussians, with its columns in any order, into activated float32 values on the CPU.
+
+    Raises `UnreadableScene` for a file that is missing, truncated, not a .ply, or a .ply of something else.
+    """
+    path = Path(path)
+    columns = _read_columns(path)
+    num_rest = _checked_names(path, columns)
+    values = {name: np.ascontiguousarray(column, dtype=np.float32) for name, column in columns.items()}
+    gaussians = _decode(values, num_rest)
+    broken = sum(int((~torch.isfinite(tensor)).sum()) for tensor in vars(gaussians).values())
+    if broken:
+        raise UnreadableScene(
+            f"{path}: {broken} values are not finite numbers. The program that wrote it failed; write it again."
+        )
+    return gaussians
+
+
+def _names(num_rest: int) -> list[str]:
+    names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"]
+    names += [f"f_rest_{index}" for index in range(num_rest)]
+    return [*names, "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
+
+
+def _encode(gaussians: Gaussians) -> np.ndarray:
+    """Return one contiguous structured array, a row for each Gaussian."""
+    scene = gaussians.detach().to(device="cpu", dtype=torch.float64)
+    assert scene.sh.shape[-2] in (1, 4, 9, 16), "the .ply format knows degrees 0 to 3"
+    assert all(torch.isfinite(tensor).all() for tensor in vars(scene).values()), (
+        "Gaussians with values that are not finite"
+    )
+    opacities = scene.opacities.clamp(SMALLEST, LARGEST_OPACITY)
+    blocks = [
+        scene.means,
+        torch.zeros_like(scene.means),
+        scene.sh[:, 0],
+        # Channel-major: all coefficients of red, then of green, then of blue.
+        scene.sh[:, 1:].transpose(1, 2).flatten(1),
+        (opacities.log() - torch.log1p(-opacities))[:, None],
+        scene.scales.clamp(min=SMALLEST).log(),
+        scene.wxyz,
+    ]
+    table = torch.cat(blocks, 1).to(torch.float32).contiguous().numpy()
+    names = _names(3 * (scene.sh.shape[-2] - 1))
+    return table.view([(name, "<f4") for name in names])[:, 0]
+
+
+def _write_rows(stream: BinaryIO, rows: np.ndarray) -> None:
+    # plyfile is GPL-3: it is imported here and nowhere else, and only when a file is read or written.
+    import plyfile
+
+    plyfile.PlyData([plyfile.PlyElement.describe(rows, "vertex")], byte_order="<").write(stream)
+
+
+def _read_columns(path: Path) -> dict[str, Any]:
+    """Return the columns of the element `vertex` by name."""
+    import plyfile
+
+    try:
+        _check_header(path)
+        with path.open("rb") as stream:
+            content = plyfile.PlyData.read(stream)
+        if "vertex" not in content:
+            raise UnreadableScene(f"{path}: a .ply without an element `vertex`. Give a .ply of Gaussians.")
+        data = content["vertex"].data
+    except FileNotFoundError as error:
+        raise UnreadableScene(f"{path}: there is no such file. Check the path.") from error
+    except OSError as error:
+        raise UnreadableScene(
+            f"{path}: cannot be read ({error.strerror or error}). Check the path and its permissions."
+        ) from error
+    except (plyfile.PlyParseError, UnicodeDecodeError, ValueError, MemoryError, OverflowError) as error:
+        if isinstance(error, UnreadableScene):
+            raise
+        raise UnreadableScene(f"{path}: not a complete .ply file ({error}). Write or download it again.") from error
+    return {name: data[name] for name in data.dtype.names or () if data.dtype[name].kind in "fiu"}
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a header that announces more rows than the file has bytes, before memory is taken for them."""
+    with path.open("rb") as stream:
+        start = stream.read(1 << 16)
+    if not start.startswith(b"ply"):
+        raise UnreadableScene(f"{path}: not a .ply file. Give a .ply of Gaussians, as `lrm-ttt reconstruct` writes it.")
+    size = path.stat().st_size
+    header = start.split(b"end_header", 1)[0]
+    for count in re.findall(rb"^element\s+\S+\s+(\d{1,18})", header, re.MULTILINE):
+        if int(count) > size:
+            raise UnreadableScene(
+                f"{path}: announces {int(count)} rows in {size} bytes. It is truncated: write or download it again."
+            )
+
+
+def _checked_names(path: Path, columns: dict[str, Any]) -> int:
+    """Return the number of `f_rest` columns of a file that holds Gaussians."""
+    missing = [name for name in _names(0) if name not in columns and name not in ("nx", "ny", "nz")]
+    if "packed_position" in columns:
+        raise UnreadableScene(f"{path}: a compressed .ply. Convert it to a plain one first (splat-transform does).")
+    if missing:
+        kind = "a point cloud or a mesh, not Gaussians" if {"x", "y", "z"} <= columns.keys() else "a foreign .ply"
+        raise UnreadableScene(f"{path}: {kind}: it has no {', '.join(missing)}. Give a .ply of Gaussians.")
+    num_rest = sum(re.fullmatch(r"f_rest_\d+", name) is not None for name in columns)
+    if num_rest not in NUM_REST_OF_DEGREE or any(f"f_rest_{index}" not in columns for index in range(num_rest)):
+        raise UnreadableScene(
+            f"{path}: {num_rest} columns f_rest_*, where 0, 9, 24 or 45 belong. Write it again with degree 0 to 3."
+        )
+    if len(columns["x"]) == 0:
+        raise UnreadableScene(f"{path}: holds no Gaussians. Write it again.")
+    return num_rest
+
+
+def _decode(values: dict[str, np.ndarray], num_rest: int) -> Gaussians:
+    def block(*names: str) -> torch.Tensor:
+        return torch.from_numpy(np.stack([values[name] for name in names], -1))
+
+    constant = block("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
+    rest = constant[:, :0]
+    if num_rest:
+        rest = block(*(f"f_rest_{index}" for index in range(num_rest))).unflatten(1, (3, -1)).transpose(1, 2)
+    wxyz = block("rot_0", "rot_1", "rot_2", "rot_3")
+    # A quaternion of zeros means no rotation to the renderers that add a small number before they normalise.
+    wxyz = torch.where(wxyz.abs().amax(-1, keepdim=True) > 0, wxyz, torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    return Gaussians(
+        means=block("x", "y", "z"),
+        scales=block("scale_0", "scale_1", "scale_2").double().exp().float(),
+        wxyz=torch.nn.functional.normalize(wxyz.double(), dim=-1).float(),
+        opacities=torch.from_numpy(values["opacity"]).double().sigmoid().float(),
+        sh=torch.cat([constant, rest], 1),
+    )
