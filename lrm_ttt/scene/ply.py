@@ -1,4 +1,4 @@
-"""Read and write Gaussians as the .ply files of 3D Gaussian splatting; the stored encoding is known to this file alone."""
+"""Read and write Gaussians as .ply files of 3D Gaussian splatting; the stored encoding is known to this file alone."""
 
 import os
 import re

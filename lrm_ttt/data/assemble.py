@@ -1,0 +1,236 @@
+"""From what a capture's own file says to a checked `SceneSource`; every reader ends here."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrm_ttt.data.files import find_image, read_image_size
+from lrm_ttt.data.lens import Distortion
+from lrm_ttt.data.source import SceneSource
+from lrm_ttt.errors import UnreadableScene
+from lrm_ttt.scene.cameras import ImageSize
+
+# Poses are often written with four decimals; within this a matrix is made exactly rigid, beyond it is refused.
+RIGID_TOLERANCE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class DescribedView:
+    """One view as a file describes it.
+
+    `matrix` is a camera matrix in OpenCV axes, camera-to-world or (`matrix_is_world_to_cam`) its inverse. Focal lengths
+    in pixels, or else the full `view_angles` (horizontal, vertical; radians); `size` is what the intrinsics belong to,
+    None: the image file. A `centre` of None is the middle of the image.
+    """
+
+    image_name: str
+    matrix: np.ndarray
+    matrix_is_world_to_cam: bool = False
+    focal: tuple[float, float] | None = None
+    view_angles: tuple[float | None, float | None] = (None, None)
+    centre: tuple[float | None, float | None] = (None, None)
+    size: ImageSize | None = None
+    distortion: Distortion | None = None
+
+
+def assemble(
+    name: str,
+    described_by: Path,
+    root: Path,
+    views: Sequence[DescribedView],
+    *,
+    allow_missing: bool,
+    points: torch.Tensor | None = None,
+    notes: Sequence[str] = (),
+) -> SceneSource:
+    """Find the images below `root` and check every camera.
+
+    Raises `UnreadableScene` for a missing image (unless `allow_missing`), an image of another shape than its
+    calibration, a matrix that is not rigid, intrinsics that are not positive numbers, and fewer than two views.
+    """
+    if not views:
+        raise UnreadableScene(f"{described_by}: lists no views. Give a capture with at least two posed images.")
+    notes = list(notes)
+    found = [find_image(root, view.image_name, described_by) for view in views]
+    notes += _missing(described_by, views, found, allow_missing)
+    kept = [(view, path) for view, path in zip(views, found, strict=True) if path is not None]
+    if len(kept) < 2:
+        raise UnreadableScene(
+            f"{described_by}: only one posed image. A scene needs at least two views: add photographs."
+        )
+    elsewhere = {
+        path.parent.name
+        for view, path in kept
+        if path.parent.name not in Path(view.image_name.replace("\\", "/")).parts
+    }
+    if elsewhere - {root.name}:
+        notes.append(f"the images are taken from {', '.join(sorted(elsewhere))}, and the intrinsics scaled to them")
+    sizes = [read_image_size(path, view.size) for view, path in kept]
+    if len(set(sizes)) > 1:
+        notes.append(f"{len(set(sizes))} image sizes: views are resized and centre-cropped to one")
+    intrinsics = [_intrinsics(described_by, view, size) for (view, _), size in zip(kept, sizes, strict=True)]
+    lenses = tuple(
+        None if view.distortion is None or view.distortion.changes_nothing else view.distortion for view, _ in kept
+    )
+    _check_lenses(described_by, kept)
+    return SceneSource(
+        name=name,
+        image_paths=tuple(path for _, path in kept),
+        cam_to_world=torch.from_numpy(np.stack([_rigid(described_by, view) for view, _ in kept])),
+        intrinsics=torch.tensor(intrinsics, dtype=torch.float64),
+        image_sizes=tuple(sizes),
+        distortion=lenses,
+        points=points,
+        notes=tuple(notes),
+    )
+
+
+def _missing(
+    described_by: Path, views: Sequence[DescribedView], found: Sequence[Path | None], allow_missing: bool
+) -> list[str]:
+    names = [view.image_name for view, path in zip(views, found, strict=True) if path is None]
+    if not names:
+        return []
+    few = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    there = len(views) - len(names)
+    what = f"lists {len(views)} views, but {len(names)} of their images are missing ({few})"
+    if there == 0:
+        raise UnreadableScene(f"{described_by}: {what}. Check that the images lie where the file says.")
+    if not allow_missing:
+        raise UnreadableScene(
+            f"{described_by}: {what}. Restore them, or pass --allow-missing to go on with the {there} that are there."
+        )
+    return [f"{len(names)} of {len(views)} listed images are missing and were left out ({few})"]
+
+
+def _intrinsics(described_by: Path, view: DescribedView, actual: ImageSize) -> tuple[float, float, float, float]:
+    """Return (fx, fy, cx, cy) for the image file's own size."""
+    size = view.size or actual
+    focal = view.focal
+    if focal is None:
+        by_x, by_y = (
+            None if angle is None else _half_over_tangent(pixels, angle)
+            for angle, pixels in zip(view.view_angles, (size.width, size.height), strict=True)
+        )
+        across, down = by_x or by_y, by_y or by_x
+        if across is None or down is None:
+            raise UnreadableScene(
+                f"{described_by}: no focal length for {view.image_name}. Add fl_x or camera_angle_x (radians)."
+            )
+        focal = across, down
+    centre_x = size.width / 2 if view.centre[0] is None else view.centre[0]
+    centre_y = size.height / 2 if view.centre[1] is None else view.centre[1]
+    values = (*focal, centre_x, centre_y)
+    if not all(math.isfinite(value) for value in values) or min(focal) <= 0:
+        raise UnreadableScene(
+            f"{described_by}: the intrinsics of {view.image_name} are fx, fy, cx, cy = {values}; "
+            "focal lengths must be positive numbers of pixels. Correct the file."
+        )
+    scale_x, scale_y = actual.width / size.width, actual.height / size.height
+    # A smaller copy of the images is rounded to whole pixels: allow one pixel of the copy.
+    if abs(scale_x / scale_y - 1) > 1.01 / min(actual):
+        raise UnreadableScene(
+            f"{described_by}: {view.image_name} has {actual.width}x{actual.height} pixels, but its calibration is for "
+            f"{size.width}x{size.height}, another shape. "
+            "Use the images that were calibrated, without cropping or turning them."
+        )
+    return focal[0] * scale_x, focal[1] * scale_y, centre_x * scale_x, centre_y * scale_y
+
+
+def _half_over_tangent(pixels: int, angle: float) -> float:
+    if not 0 < angle < math.pi:
+        return math.nan
+    return 0.5 * pixels / math.tan(0.5 * angle)
+
+
+def _check_lenses(described_by: Path, kept: Sequence[tuple[DescribedView, Path]]) -> None:
+    for view, _ in kept:
+        if view.distortion is not None and not all(math.isfinite(value) for value in view.distortion.coefficients):
+            raise UnreadableScene(
+                f"{described_by}: a distortion coefficient of {view.image_name} is not a number. Correct the file."
+            )
+
+
+def _rigid(described_by: Path, view: DescribedView) -> np.ndarray:
+    """Return the camera-to-world matrix, exactly rigid in float64."""
+    matrix, where = view.matrix, f"{described_by}: the camera matrix of {view.image_name}"
+    if not np.isfinite(matrix).all():
+        raise UnreadableScene(f"{where} holds NaN or infinity. Correct or remove this view.")
+    rotation = matrix[:3, :3]
+    error = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
+    last_row = float(np.abs(matrix[3] - (0, 0, 0, 1)).max())
+    if error > RIGID_TOLERANCE or last_row > RIGID_TOLERANCE:
+        raise UnreadableScene(
+            f"{where} is not rigid (its rotation is off by {max(error, last_row):.2g}; a scale or a shear?). "
+            "Give a rotation and a translation alone."
+        )
+    if np.linalg.det(rotation) < 0:
+        raise UnreadableScene(
+            f"{where} mirrors the world (its determinant is -1). Check the axes: one of them has the wrong sign."
+        )
+    left, _, right = np.linalg.svd(rotation)
+    rotation = left @ right
+    result = np.eye(4)
+    if view.matrix_is_world_to_cam:
+        result[:3, :3], result[:3, 3] = rotation.T, -rotation.T @ matrix[:3, 3]
+    else:
+        result[:3, :3], result[:3, 3] = rotation, matrix[:3, 3]
+    return result
+
+
+def number(entry: dict[str, Any], key: str, where: str) -> float | None:
+    """Return a number of a JSON object, or None where the key is absent."""
+    value = entry.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnreadableScene(f"{where}: {key} is {value!r}, where a number belongs. Correct the file.")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise UnreadableScene(f"{where}: {key} is too large a number. Correct the file.") from error
+
+
+def whole_size(entry: dict[str, Any], where: str) -> ImageSize | None:
+    """Return the size that keys `w` and `h` of a JSON object give, or None."""
+    width, height = number(entry, "w", where), number(entry, "h", where)
+    if width is None or height is None:
+        return None
+    if not (math.isfinite(width) and math.isfinite(height) and width >= 1 and height >= 1):
+        raise UnreadableScene(f"{where}: an image of {width} x {height} pixels. Correct w and h.")
+    return ImageSize(round(height), round(width))
+
+
+def matrix_4x4(value: Any, where: str) -> np.ndarray:
+    """Return a 4x4 matrix (or a 3x4 one with its last row added) of a JSON list of rows."""
+    try:
+        matrix = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnreadableScene(
+            f"{where}: the camera matrix is not a list of rows of numbers. Correct the file."
+        ) from error
+    if matrix.shape == (3, 4):
+        matrix = np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
+    if matrix.shape != (4, 4):
+        raise UnreadableScene(
+            f"{where}: the camera matrix has shape {matrix.shape}, where 4 rows of 4 belong. Correct the file."
+        )
+    return matrix
+
+
+def file_name(entry: Any, keys: Sequence[str], where: str) -> str:
+    """Return the image name that a frame of a JSON file gives under one of `keys`."""
+    if not isinstance(entry, dict):
+        raise UnreadableScene(
+            f"{where}: a frame is {type(entry).__name__}, where an object with a camera matrix belongs."
+        )
+    for key in keys:
+        value = entry.get(key)
+        if isinstance(value, str) and value:
+            return value
+    raise UnreadableScene(f"{where}: names no image (no {' or '.join(keys)}). Add it.")

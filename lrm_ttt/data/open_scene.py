@@ -1,0 +1,126 @@
+"""Recognise a capture, whatever its layout, and look at it without decoding an image."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lrm_ttt.data.colmap import capture_folder, find_model, read_colmap
+from lrm_ttt.data.files import SUFFIXES
+from lrm_ttt.data.opencv_cameras import read_opencv_cameras
+from lrm_ttt.data.source import SceneSource
+from lrm_ttt.data.transforms_json import read_transforms
+from lrm_ttt.errors import UnreadableScene
+
+# In a folder with several descriptions the first of these is taken.
+JSON_NAMES = (
+    "transforms.json",
+    "opencv_cameras.json",
+    "transforms_train.json",
+    "transforms_val.json",
+    "transforms_test.json",
+)
+KNOWN_LAYOUTS = (
+    "transforms.json (nerfstudio, instant-ngp, DL3DV, Blender), opencv_cameras.json, or a COLMAP model in sparse/0"
+)
+DEEPEST, MOST_FOLDERS = 3, 500
+
+
+def open_scene(path: Path | str, *, allow_missing: bool = False) -> SceneSource:
+    """Return the cameras and image paths of a capture: its folder, a folder around it, or the file that describes it.
+
+    Reads nerfstudio, instant-ngp and DL3DV transforms.json, Blender transforms_train.json (or _val, _test),
+    opencv_cameras.json and COLMAP models; only the headers of the images are read. With `allow_missing`, views whose
+    image is missing are left out and noted. Raises `UnreadableScene`, with one message that says what to do, for
+    everything that is wrong with the capture.
+    """
+    path = Path(path).expanduser()
+    try:
+        if path.is_file():
+            return _read_file(path, allow_missing)
+        if not path.is_dir():
+            raise UnreadableScene(f"{path}: there is no such folder or file. Check the path.")
+        return _read_description(_find_description(path), allow_missing)
+    except OSError as error:
+        raise UnreadableScene(
+            f"{path}: cannot be read ({error.strerror or error}). Check the path and its permissions."
+        ) from error
+
+
+def _read_description(path: Path, allow_missing: bool) -> SceneSource:
+    if path.is_file():
+        return _read_file(path, allow_missing)
+    return read_colmap(path, name=_name(capture_folder(path)), allow_missing=allow_missing)
+
+
+def _read_file(path: Path, allow_missing: bool) -> SceneSource:
+    if path.suffix.lower() in (".bin", ".txt") and path.stem in ("cameras", "images", "points3D", "rigs", "frames"):
+        return _read_description(path.parent, allow_missing)
+    if path.suffix.lower() != ".json":
+        raise UnreadableScene(f"{path}: describes no capture. Give its folder, or {KNOWN_LAYOUTS}.")
+    content = _load_json(path)
+    frames = content.get("frames") if isinstance(content, dict) else content
+    if isinstance(frames, list) and frames:
+        keys = {key for frame in frames if isinstance(frame, dict) for key in frame}
+        if "transform_matrix" in keys and isinstance(content, dict):
+            return read_transforms(path, content, name=_name(path.parent), allow_missing=allow_missing)
+        if "w2c" in keys:
+            name = content.get("scene_name") if isinstance(content, dict) else None
+            name = name if isinstance(name, str) and name else _name(path.parent)
+            return read_opencv_cameras(path, frames, name=name, allow_missing=allow_missing)
+    found = ", ".join(sorted(map(str, content))[:8]) if isinstance(content, dict) else f"a {type(content).__name__}"
+    raise UnreadableScene(
+        f"{path}: no list of frames with transform_matrix (OpenGL camera-to-world) or w2c (OpenCV world-to-camera); "
+        f"it holds {found}. Give {KNOWN_LAYOUTS}."
+    )
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        raise UnreadableScene(
+            f"{path}: not JSON (line {error.lineno}: {error.msg}). Write or download it again."
+        ) from error
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise UnreadableScene(f"{path}: not JSON ({type(error).__name__}). Write or download it again.") from error
+
+
+def _description_in(folder: Path) -> Path | None:
+    for name in JSON_NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    return find_model(folder)
+
+
+def _find_description(folder: Path) -> Path:
+    """Return the one description in a folder, or in the folders below it, level by level."""
+    level, seen = [folder], 0
+    for _ in range(DEEPEST + 1):
+        found = [description for place in level if (description := _description_in(place)) is not None]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            few = ", ".join(str(description) for description in found[:4]) + (", ..." if len(found) > 4 else "")
+            raise UnreadableScene(f"{folder}: holds {len(found)} captures ({few}). Give one of them.")
+        level = sorted(
+            child for place in level for child in place.iterdir() if child.is_dir() and not child.is_symlink()
+        )
+        seen += len(level)
+        if seen > MOST_FOLDERS:
+            break
+    raise UnreadableScene(_no_cameras(folder))
+
+
+def _no_cameras(folder: Path) -> str:
+    images = [path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.suffix.lower() in SUFFIXES]
+    what = f"{len(images)} images but no cameras" if images else "neither images nor cameras"
+    return (
+        f"{folder}: {what}. Reconstruction needs posed images: {KNOWN_LAYOUTS}. "
+        "To find the poses of photographs run COLMAP (colmap automatic_reconstructor) or ns-process-data first."
+    )
+
+
+def _name(folder: Path) -> str:
+    """Return the capture's name: its folder's, or the one above where the layout adds a fixed folder."""
+    folder = folder.resolve()
+    return folder.parent.name if folder.name in ("nerfstudio", "colmap", "gaussian_splat") else folder.name

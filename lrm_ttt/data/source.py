@@ -1,0 +1,35 @@
+"""A capture that was looked at and not yet decoded: which images there are, and the camera of each."""
+
+import dataclasses
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lrm_ttt.data.lens import Distortion
+from lrm_ttt.scene.cameras import ImageSize
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneSource:
+    """Name the images of a capture and their cameras, in the capture's own frame and units (float64).
+
+    `cam_to_world` has OpenCV axes. `intrinsics` are (fx, fy, cx, cy) of the image *files*, whose sizes are
+    `image_sizes`, still with their lens `distortion` (None: a pinhole camera). `points` are the sparse points of the
+    capture, where it has them. `notes` are sentences about what was noticed: missing images, other images taken than
+    named, lenses that differ.
+    """
+
+    name: str
+    image_paths: tuple[Path, ...]
+    cam_to_world: Float[Tensor, "v 4 4"]
+    intrinsics: Float[Tensor, "v 4"]
+    image_sizes: tuple[ImageSize, ...]
+    distortion: tuple[Distortion | None, ...]
+    points: Float[Tensor, "p 3"] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_views(self) -> int:
+        """Number of posed images."""
+        return len(self.image_paths)

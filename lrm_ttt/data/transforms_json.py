@@ -1,0 +1,71 @@
+"""Read the transforms.json of nerfstudio, instant-ngp, DL3DV and Blender (NeRF synthetic)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrm_ttt.data.assemble import DescribedView, assemble, file_name, matrix_4x4, number, whole_size
+from lrm_ttt.data.lens import Distortion
+from lrm_ttt.data.source import SceneSource
+from lrm_ttt.errors import UnreadableScene
+
+# OpenGL cameras look along -z with y up; ours look along +z with y down.
+OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE", "FULL_OPENCV")
+FISHEYE = ("OPENCV_FISHEYE", "FISHEYE")
+
+
+def read_transforms(path: Path, content: dict[str, Any], *, name: str, allow_missing: bool) -> SceneSource:
+    """Read cameras whose `transform_matrix` is camera-to-world in OpenGL axes.
+
+    The capture's own frame is that of `transform_matrix` *as given*: `applied_transform` and `applied_scale`, which
+    tell how it was made from another one, are left alone. So a .ply made from the capture lies where nerfstudio and
+    DL3DV users have their cameras. Intrinsics stand on the top level or in each frame, as `fl_x` or as
+    `camera_angle_x`; without `w` and `h` they are those of the image file. Distortion (`k1 k2 p1 p2 k3`, or
+    `OPENCV_FISHEYE` with `k1..k4`) is undone when the images are loaded.
+    """
+    notes = []
+    views = []
+    for index, frame in enumerate(content["frames"]):
+        image_name = file_name(frame, ("file_path",), f"{path}: frame {index}")
+        where = f"{path}: frame {index} ({image_name})"
+        if "transform_matrix" not in frame:
+            raise UnreadableScene(f"{where} has no transform_matrix. Remove the frame, or give its camera.")
+        # A frame may override single values of the top level.
+        values = {**content, **frame}
+        fx, fy = number(values, "fl_x", where), number(values, "fl_y", where)
+        across, down = fx if fx is not None else fy, fy if fy is not None else fx
+        views.append(
+            DescribedView(
+                image_name=image_name,
+                matrix=matrix_4x4(frame["transform_matrix"], where) @ OPENGL_TO_OPENCV,
+                focal=None if across is None or down is None else (across, down),
+                view_angles=(number(values, "camera_angle_x", where), number(values, "camera_angle_y", where)),
+                centre=(number(values, "cx", where), number(values, "cy", where)),
+                size=whole_size(values, where),
+                distortion=_distortion(values, where),
+            )
+        )
+    if any(isinstance(frame, dict) and "mask_path" in frame for frame in content["frames"]):
+        notes.append("mask_path is not read; transparency comes from the images' own alpha channel")
+    return assemble(name, path, path.parent, views, allow_missing=allow_missing, notes=notes)
+
+
+def _distortion(values: dict[str, Any], where: str) -> Distortion | None:
+    model = values.get("camera_model", "OPENCV")
+    fisheye = model in FISHEYE or values.get("is_fisheye") is True
+    if not fisheye and model not in PERSPECTIVE:
+        raise UnreadableScene(
+            f"{where}: the camera model {model!r} is none of {', '.join(PERSPECTIVE + FISHEYE)}. "
+            "Undistort the images to PINHOLE first."
+        )
+    k1, k2, k3, k4, p1, p2 = (number(values, key, where) or 0.0 for key in ("k1", "k2", "k3", "k4", "p1", "p2"))
+    if fisheye:
+        return Distortion("fisheye", (k1, k2, k3, k4))
+    if k4 and model != "FULL_OPENCV":
+        raise UnreadableScene(
+            f"{where}: k4 = {k4} has no place in the camera model {model}. Is it OPENCV_FISHEYE? Correct camera_model."
+        )
+    k5, k6 = (number(values, key, where) or 0.0 for key in ("k5", "k6"))
+    return Distortion("opencv", (k1, k2, p1, p2, k3, k4, k5, k6))
