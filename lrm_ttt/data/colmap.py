@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from lrm_ttt.data.assemble import DescribedView, assemble
+from lrm_ttt.data.colmap_binary import check_complete
 from lrm_ttt.data.files import SMALLER_FOLDERS
 from lrm_ttt.data.lens import Distortion
 from lrm_ttt.data.source import SceneSource
@@ -53,12 +54,14 @@ def read_colmap(model: Path, *, name: str, allow_missing: bool) -> SceneSource:
         raise BackendUnavailable(
             f"{model}: a COLMAP model needs pycolmap, which is not installed. Run: pip install 'lrm-ttt[colmap]'"
         ) from error
+    check_complete(model)
     try:
         reconstruction = pycolmap.Reconstruction(str(model))
     except (RuntimeError, ValueError, IndexError, OSError, MemoryError) as error:
         raise UnreadableScene(
             f"{model}: not a complete COLMAP model ({_first_line(error)}). Copy or export it again."
         ) from error
+    model = model.absolute()
     root, prefix = _image_folder(model)
     images = sorted(reconstruction.images.values(), key=lambda image: image.name)
     posed = [image for image in images if image.has_pose]
@@ -80,7 +83,7 @@ def read_colmap(model: Path, *, name: str, allow_missing: bool) -> SceneSource:
 
 def capture_folder(model: Path) -> Path:
     """Return the folder that holds both a model and its images: above `sparse` and `colmap`, or the model's own."""
-    folder = model
+    folder = model.absolute()
     while folder.name in ("sparse", "colmap") or folder.name.isdigit():
         if any((folder / images).is_dir() for images in ("images", *SMALLER_FOLDERS)):
             break
@@ -90,7 +93,7 @@ def capture_folder(model: Path) -> Path:
 
 def _image_folder(model: Path) -> tuple[Path, str]:
     """Return the capture's folder, and what stands before the image names inside it."""
-    root = capture_folder(model.resolve() if model.name in ("", ".") else model)
+    root = capture_folder(model)
     has_folder = any((root / images).is_dir() for images in ("images", *SMALLER_FOLDERS))
     return root, "images/" if has_folder else ""
 

@@ -1,6 +1,7 @@
 """Find and open the files of a capture, which may be damaged, missing or made to do harm."""
 
 import contextlib
+import functools
 import struct
 import warnings
 import zlib
@@ -67,7 +68,7 @@ def find_image(root: Path, name: str, described_by: Path) -> Path | None:
 def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image lazily; what Pillow raises here and while the block decodes becomes `UnreadableScene`."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=_formats()) as image:
             # Pillow only warns here, and refuses at twice this size.
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
@@ -97,6 +98,13 @@ def open_image(path: Path) -> Iterator[Image.Image]:
             f"{path}: the image cannot be decoded: {reason}. "
             "Replace it with a sound JPEG or PNG, or take it out of the capture."
         ) from error
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that this build of Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def is_turned(image: Image.Image, size: ImageSize | None) -> bool:

@@ -79,7 +79,7 @@ def undistort(
 def _sampling_grid(
     distortion: Distortion, intrinsics: tuple[float, float, float, float], size: ImageSize
 ) -> tuple[float, Tensor]:
-    """Return the widening scale, and where each pinhole pixel lies in the distorted image (-1..1), for all views of a lens."""
+    """Return the widening scale, and where each pinhole pixel lies in the distorted image (-1..1)."""
     scale = widest_scale(distortion, intrinsics, size)
     fx, fy, cx, cy = intrinsics
     x = (torch.arange(size.width, dtype=torch.float64) + 0.5 - cx) * (scale / fx)

@@ -10,8 +10,8 @@ from lrm_ttt.data.lens import Distortion
 from lrm_ttt.data.source import SceneSource
 from lrm_ttt.errors import UnreadableScene
 
-# OpenGL cameras look along -z with y up; ours look along +z with y down.
-OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+# OpenGL cameras look along -z with y up; ours look along +z with y down: the signs of the matrix columns.
+OPENGL_TO_OPENCV = np.array([1.0, -1.0, -1.0, 1.0])
 PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE", "FULL_OPENCV")
 FISHEYE = ("OPENCV_FISHEYE", "FISHEYE")
 
@@ -39,7 +39,7 @@ def read_transforms(path: Path, content: dict[str, Any], *, name: str, allow_mis
         views.append(
             DescribedView(
                 image_name=image_name,
-                matrix=matrix_4x4(frame["transform_matrix"], where) @ OPENGL_TO_OPENCV,
+                matrix=matrix_4x4(frame["transform_matrix"], where) * OPENGL_TO_OPENCV,
                 focal=None if across is None or down is None else (across, down),
                 view_angles=(number(values, "camera_angle_x", where), number(values, "camera_angle_y", where)),
                 centre=(number(values, "cx", where), number(values, "cy", where)),

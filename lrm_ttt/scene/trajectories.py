@@ -113,7 +113,7 @@ def _aligned(wxyz: Float[Tensor, "v 4"]) -> Float[Tensor, "v 4"]:
 
 
 def _knots(cameras: Cameras, wxyz: Float[Tensor, "v 4"]) -> Float[Tensor, "v"]:
-    """Return times that grow with the way (in mean distances to the focus point) and the turn (radians) of the camera."""
+    """Return times that grow with the way (in mean distances to the focus point) and the turn (in radians)."""
     size = (cameras.centres - focus_point(cameras)).norm(dim=-1).mean().clamp(min=1e-12)
     way = (cameras.centres[1:] - cameras.centres[:-1]).norm(dim=-1) / size
     turn = 2 * torch.acos((wxyz[1:] * wxyz[:-1]).sum(-1).clamp(-1, 1))
