@@ -4,6 +4,9 @@
 namespace lrm {
 namespace {
 
+// Planes whose samples are under way together.
+constexpr int kPlanesAtOnce = 16;
+
 struct Vector3 {
     F16 x, y, z;
 };
@@ -17,44 +20,72 @@ inline F16 load_lanes(const float* p, int64_t step, int count) {
 
 inline F16 dot(const float* row, const Vector3& v) { return fma(set1(row[0]), v.x, fma(set1(row[1]), v.y, set1(row[2]) * v.z)); }
 
-inline F16 apart(F16 a, F16 b) { return max(a - b, b - a); }
+// Sixteen lines of points, one a pixel, as another view sees them: slope * t + start, in (x z, y z, z).
+struct Lines {
+    Vector3 slope, start;
+    F16 width, height;
+
+    Lines(const Sweep& sweep, const Pair& pair, const Vector3& directions)
+        : width(set1(static_cast<float>(sweep.task.width))), height(set1(static_cast<float>(sweep.task.height))) {
+        const float* matrix = sweep.task.world_to_pixel + 12 * pair.other;
+        slope = {dot(matrix, directions), dot(matrix + 4, directions), dot(matrix + 8, directions)};
+        start = {set1(pair.start[0]), set1(pair.start[1]), set1(pair.start[2])};
+    }
+
+    // Return which of the points at distance t the view sees, and where in its texture they lie.
+    M16 at(float distance, int32_t stride, Texels& texels) const {
+        const F16 t = set1(distance), half = set1(0.5f);
+        const F16 z = fma(slope.z, t, start.z);
+        const F16 per_depth = reciprocal(z);
+        const F16 x = fma(slope.x, t, start.x) * per_depth;
+        const F16 y = fma(slope.y, t, start.y) * per_depth;
+        const M16 seen = (z > set1(kMinDepth)) & (x >= zero()) & (x < width) & (y >= zero()) & (y < height);
+        // The border of one texel moves everything by one, pixel centres by half.
+        locate(select(seen, x) + half, select(seen, y) + half, stride, texels);
+        return seen;
+    }
+};
 
 // Fold what one other view shows into `best`, `second` and `hull`, each [planes kLanes].
 template <bool kColour, bool kSilhouette>
 inline void compare(const Sweep& sweep, const Pair& pair, const Vector3& directions, const Vector3& colour,
                     const float* distances, float* best, float* second, float* hull) {
-    const float* matrix = sweep.task.world_to_pixel + 12 * pair.other;
-    const Vector3 slope = {dot(matrix, directions), dot(matrix + 4, directions), dot(matrix + 8, directions)};
-    const Vector3 start = {set1(pair.start[0]), set1(pair.start[1]), set1(pair.start[2])};
-    const F16 width = set1(static_cast<float>(sweep.task.width)), height = set1(static_cast<float>(sweep.task.height));
-    const F16 half = set1(0.5f), third = set1(1.0f / 3.0f), infinity = set1(__builtin_inff());
+    const F16 third = set1(1.0f / 3.0f), infinity = set1(__builtin_inff());
+    const Lines lines(sweep, pair, directions);
     const float* texture = (kColour ? sweep.colours : sweep.quads) + 4 * sweep.texels * pair.other;
-    for (int plane = 0; plane < sweep.task.planes; ++plane, best += kLanes, second += kLanes, hull += kLanes) {
-        const F16 t = set1(distances[plane]);
-        const F16 z = fma(slope.z, t, start.z);
-        const F16 per_depth = reciprocal(z);
-        F16 x = fma(slope.x, t, start.x) * per_depth;
-        F16 y = fma(slope.y, t, start.y) * per_depth;
-        M16 seen = (z > set1(kMinDepth)) & (x >= zero()) & (x < width) & (y >= zero()) & (y < height);
-        // No silhouette can take away what is gone already.
-        if (!kColour) seen = seen & (load(hull) > zero());
-        if (!any(seen)) continue;
-        // The border of one texel moves everything by one, pixel centres by half.
-        const Texels texels = locate(select(seen, x) + half, select(seen, y) + half, sweep.stride);
-        F16 coverage;
-        if (kColour) {
-            F16 sampled[4];
-            bilinear_colours(texture, sweep.stride, texels, sampled);
-            F16 cost = (apart(sampled[0], colour.x) + apart(sampled[1], colour.y) + apart(sampled[2], colour.z)) * third;
-            cost = select(seen, cost, infinity);
-            const F16 least = load(best);
-            store(second, min(load(second), max(least, cost)));
-            store(best, min(least, cost));
-            coverage = sampled[3];
-        } else {
-            coverage = bilinear_quads(texture, texels);
+    Texels texels[kPlanesAtOnce];
+    M16 seen[kPlanesAtOnce];
+    int planes[kPlanesAtOnce];
+    for (int plane = 0; plane < sweep.task.planes;) {
+        // First where, then what: so the loads of one plane need not wait for the arithmetic of the same one.
+        int count = 0;
+        for (; plane < sweep.task.planes && count < kPlanesAtOnce; ++plane) {
+            // No silhouette can take away what is gone already.
+            const M16 left = load(hull + plane * kLanes) > zero();
+            if (!kColour && !any(left)) continue;
+            seen[count] = lines.at(distances[plane], sweep.stride, texels[count]);
+            planes[count] = plane * kLanes;
+            count += any(kColour ? seen[count] : seen[count] & left);
         }
-        if (kSilhouette) store(hull, select(seen, min(load(hull), coverage), load(hull)));
+        for (int i = 0; i < count; ++i) {
+            F16 coverage;
+            if (kColour) {
+                F16 sampled[4];
+                bilinear_colours(texture, sweep.stride, texels[i], sampled);
+                const F16 apart = absolute(sampled[0] - colour.x) + absolute(sampled[1] - colour.y) +
+                                  absolute(sampled[2] - colour.z);
+                const F16 cost = select(seen[i], apart * third, infinity), least = load(best + planes[i]);
+                store(second + planes[i], min(load(second + planes[i]), max(least, cost)));
+                store(best + planes[i], min(least, cost));
+                coverage = sampled[3];
+            } else {
+                coverage = bilinear_quads(texture, texels[i]);
+            }
+            if (kSilhouette) {
+                const F16 before = load(hull + planes[i]);
+                store(hull + planes[i], select(seen[i], min(before, coverage), before));
+            }
+        }
     }
 }
 

@@ -12,15 +12,18 @@ struct Texels {
 };
 
 // x and y are not negative.
-inline Texels locate(F16 x, F16 y, int32_t stride) {
-    Texels t;
+inline void locate(F16 x, F16 y, int32_t stride, Texels& t) {
     for (int i = 0; i < 16; ++i) {
         const int32_t column = static_cast<int32_t>(x.v[i]), row = static_cast<int32_t>(y.v[i]);
         t.index[i] = row * stride + column;
         t.right[i] = x.v[i] - static_cast<float>(column);
         t.below[i] = y.v[i] - static_cast<float>(row);
     }
-    return t;
+}
+
+inline F16 absolute(F16 a) {
+    for (float& lane : a.v) lane = std::fabs(lane);
+    return a;
 }
 
 inline float mix(float from, float to, float share) { return from + (to - from) * share; }
