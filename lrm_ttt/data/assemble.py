@@ -17,6 +17,7 @@ from lrm_ttt.scene.cameras import ImageSize
 
 # Poses are often written with four decimals; within this a matrix is made exactly rigid, beyond it is refused.
 RIGID_TOLERANCE = 1e-3
+EXACT_TOLERANCE = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _check_lenses(described_by: Path, kept: Sequence[tuple[DescribedView, Path]]
 
 
 def _rigid(described_by: Path, view: DescribedView) -> np.ndarray:
-    """Return the camera-to-world matrix, exactly rigid in float64."""
+    """Return the camera-to-world matrix, made rigid where it is not quite."""
     matrix, where = view.matrix, f"{described_by}: the camera matrix of {view.image_name}"
     if not np.isfinite(matrix).all():
         raise UnreadableScene(f"{where} holds NaN or infinity. Correct or remove this view.")
@@ -173,14 +174,12 @@ def _rigid(described_by: Path, view: DescribedView) -> np.ndarray:
         raise UnreadableScene(
             f"{where} mirrors the world (its determinant is -1). Check the axes: one of them has the wrong sign."
         )
-    left, _, right = np.linalg.svd(rotation)
-    rotation = left @ right
-    result = np.eye(4)
-    if view.matrix_is_world_to_cam:
-        result[:3, :3], result[:3, 3] = rotation.T, -rotation.T @ matrix[:3, 3]
-    else:
-        result[:3, :3], result[:3, 3] = rotation, matrix[:3, 3]
-    return result
+    if error > EXACT_TOLERANCE or last_row > 0:
+        left, _, right = np.linalg.svd(rotation)
+        translation, matrix = matrix[:3, 3], np.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = left @ right, translation
+    # Published view lists break ties of two frames by the last bits of exactly this inverse.
+    return np.linalg.inv(matrix) if view.matrix_is_world_to_cam else matrix
 
 
 def number(entry: dict[str, Any], key: str, where: str) -> float | None:

@@ -44,7 +44,7 @@ SENSOR = struct.Struct("<8xB")
 
 
 def check_complete(model: Path) -> None:
-    """Walk through the .bin files of a model. Raises `UnreadableScene` for one that is cut off or goes on after its end."""
+    """Walk through the .bin files of a model. Raises `UnreadableScene` for one that ends too early or too late."""
     for name, record in RECORDS.items():
         path = model / name
         if path.is_file() and not _is_complete(path, record):

@@ -119,7 +119,7 @@ def test_blender(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["images_4", "images_8"])
 def test_dl3dv(tmp_path: Path, folder: str) -> None:
-    """The intrinsics are those of a frame that is not there; only a smaller copy is. The world stays as the file has it."""
+    """The intrinsics are of a frame that is not there, only a smaller copy is. The world stays as the file has it."""
     capture = make_capture(size=ImageSize(44, 72), distortion=LENS)
     scene = tmp_path / "5f0041e5" / "nerfstudio"
     names = [f"frame_{index:05d}.png" for index in range(4)]
