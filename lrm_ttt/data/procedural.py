@@ -83,10 +83,12 @@ def sample_batch(
     num_inputs = int(torch.randint(low, high + 1, (), generator=generator))
     kind: Kind = "room" if float(torch.rand((), generator=generator)) < config.room_fraction else "object"
     seeds = torch.randint(2**62, (batch_size,), generator=generator).tolist()
-    composition, centres, radii = _compose(config, kind, seeds)
+    composition = _compose(config, kind, seeds)
     size = ImageSize(*config.image_size)
     ranges = config.object_cameras if kind == "object" else config.room_cameras
-    cameras = random_cameras(ranges, centres, radii, num_inputs, config.num_targets, size, generator)
+    cameras = random_cameras(
+        ranges, composition.centres, composition.radii, num_inputs, config.num_targets, size, generator
+    )
     lattice = torch.rand(LATTICE_SIDE**3, generator=generator)
     to_world = random_similarity(batch_size, generator)
     world_cameras = to_world.cameras(cameras)
@@ -110,10 +112,12 @@ def procedural_capture(seed: int, num_views: int, image_size: tuple[int, int], k
     normalised."""
     config = ProceduralConfig(image_size=image_size, num_inputs=(num_views, num_views), num_targets=0)
     generator = torch.Generator().manual_seed(seed)
-    composition, centres, radii = _compose(config, kind, [seed])
+    composition = _compose(config, kind, [seed])
     composition = dataclasses.replace(composition, backgrounds=torch.ones(1, 3))
     ranges = dataclasses.replace(OBJECT_CAMERAS, around=1.0) if kind == "object" else ROOM_CAMERAS
-    cameras = random_cameras(ranges, centres, radii, num_views, 0, ImageSize(*image_size), generator)
+    cameras = random_cameras(
+        ranges, composition.centres, composition.radii, num_views, 0, ImageSize(*image_size), generator
+    )
     pictures = draw(composition, cameras, torch.rand(LATTICE_SIDE**3, generator=generator))
     return _views(pictures, cameras, torch.ones(1), kind)[0]
 
@@ -123,8 +127,8 @@ def _views(pictures: Pictures, cameras: Cameras, scale: Tensor, kind: Kind) -> V
     return Views(pictures.colors, cameras, pictures.masks if kind == "object" else None, depths)
 
 
-def _compose(config: ProceduralConfig, kind: Kind, seeds: list[int]) -> tuple[Composition, Tensor, Tensor]:
-    """Compose one scene per seed; return them with the balls [b 3], [b] that cameras shall look at."""
+def _compose(config: ProceduralConfig, kind: Kind, seeds: list[int]) -> Composition:
+    """Compose one scene per seed."""
     builders, lights, backgrounds = [], [], []
     for seed in seeds:
         rng = Random(seed)
@@ -141,11 +145,12 @@ def _compose(config: ProceduralConfig, kind: Kind, seeds: list[int]) -> tuple[Co
         lights.append(random_lights(rng))
         backgrounds.append(_background(rng))
     primitives, textures = collate(builders)
-    composition = Composition(primitives, textures, collate_lights(lights), torch.tensor(backgrounds))
     if kind == "room":
-        return composition, torch.zeros(len(seeds), 3), torch.full((len(seeds),), DESK_RADIUS)
-    extents = torch.tensor([scene.extent() for scene in builders])
-    return composition, extents.mean(1), (extents[:, 1] - extents[:, 0]).norm(dim=-1) / 2
+        centres, radii = torch.zeros(len(seeds), 3), torch.full((len(seeds),), DESK_RADIUS)
+    else:
+        extents = torch.tensor([scene.extent() for scene in builders])
+        centres, radii = extents.mean(1), (extents[:, 1] - extents[:, 0]).norm(dim=-1) / 2
+    return Composition(primitives, textures, collate_lights(lights), torch.tensor(backgrounds), centres, radii)
 
 
 def _background(rng: Random) -> tuple[float, float, float]:

@@ -13,7 +13,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from lrm_ttt.data.procedural_caster import Primitives
+from lrm_ttt.data.procedural_primitives import Primitives
 from lrm_ttt.data.procedural_shapes import BALL, BOX, FRUSTUM, TORUS
 from lrm_ttt.data.procedural_textures import Textures
 

@@ -6,208 +6,167 @@ primitive in a view), and the closed forms of `procedural_shapes` run on those a
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lrm_ttt.data.procedural_shapes import BOUNDING_RADIUS, KINDS, ROOM, box_face, intersect, outward
+from lrm_ttt.data.procedural_primitives import Primitives, tabulate
+from lrm_ttt.data.procedural_shapes import BOUNDING_RADIUS, BOX, ROOM, box_face, intersect, outward
 from lrm_ttt.scene.cameras import Cameras
-from lrm_ttt.scene.manipulable import Manipulable
 
 _NOTHING = torch.iinfo(torch.int64).max
-
-
-@dataclasses.dataclass(frozen=True)
-class Primitives(Manipulable):
-    """Solids of `procedural_shapes` under affine maps, in world axes; `kinds` is -1 where a slot is empty.
-
-    `textures` indexes the scene's textures; where `faceted`, faces 0..5 of a BOX or ROOM take that texture and the
-    next five.
-    """
-
-    kinds: Int[Tensor, "*b"]
-    linear: Float[Tensor, "*b 3 3"]
-    centres: Float[Tensor, "*b 3"]
-    parameters: Float[Tensor, "*b"]
-    textures: Int[Tensor, "*b"]
-    faceted: Int[Tensor, "*b"]
-
-    @property
-    def shape(self) -> torch.Size:
-        """Leading batch dimensions: scenes and primitives."""
-        return self.kinds.shape
+# Low half of a key: the row that was hit, all ones where nothing was.
+_ROW = 0xFFFFFFFF
 
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
     """First hits, one per ray that hits anything, in the order of the primitives' kinds.
 
-    `rays` indexes the flattened `[b v h w]`, `scenes` is 0..b-1, `primitives` indexes the flattened `[b p]`. `depths`
-    is camera z; `local` is the point in the solid's own frame, `points` and the unit `normals` are in world axes.
-    `textures` is the index within the scene.
+    `rays` indexes the rays that were cast, `views` the flattened `[b v]`, `scenes` is 0..b-1, `textures` counts within
+    the scene. `depths` is camera z, `points` and the unit `normals` are in world axes.
     """
 
     rays: Int[Tensor, " n"]
+    views: Int[Tensor, " n"]
     scenes: Int[Tensor, " n"]
-    primitives: Int[Tensor, " n"]
     textures: Int[Tensor, " n"]
     depths: Float[Tensor, " n"]
-    local: Float[Tensor, "3 n"]
     points: Float[Tensor, "3 n"]
     normals: Float[Tensor, "3 n"]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """Tables with one column per (primitive, view), sorted by kind; `spans` gives each kind's range of columns."""
-
-    spans: dict[int, tuple[int, int]]
-    primitives: Tensor
-    views: Tensor
-    parameters: Tensor
-    # Ray origin, then the direction's constant, x and y terms over the pixel grid -1..1, all in the solid's frame:
-    # [12 r].
-    frames: Tensor
-    # The quadratic form over (1, x, y, xx, xy, yy) that is positive where a ray meets the bounding ellipsoid: [r 6].
-    bounds: Tensor
-
-
-def cast(primitives: Primitives, cameras: Cameras) -> Hits:
-    """Return the first hits of the rays through all pixel centres of cameras `[b v]` on primitives `[b p]`.
+class Caster:
+    """Answer what rays of cameras `[b v]` hit among primitives `[b p]`.
 
     Cameras are outside of all solids, and inside of ROOMs. The parameter of a ray is its depth, so hits are exact to
-    rounding.
+    rounding. Rays are told apart by keys, the bits of the depth above the number of the row that was hit: bits of
+    positive floats are ordered as the floats are, and the row breaks ties the same way on every device.
     """
-    b, v = cameras.shape
-    height, width = cameras.image_size
-    device = cameras.intrinsics.device
-    rows = _rows(primitives, cameras)
-    x = ((torch.arange(width, device=device) + 0.5) * (2 / width) - 1).repeat(height)
-    y = ((torch.arange(height, device=device) + 0.5) * (2 / height) - 1).repeat_interleave(width)
-    nearest = torch.full((b * v * height * width,), _NOTHING, dtype=torch.int64, device=device)
-    features = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y])
-    for kind, (start, stop) in rows.spans.items():
-        _cast_kind(rows, kind, start, stop, features, nearest)
-    return _hits(rows, primitives, cameras, x, y, nearest)
+
+    def __init__(self, primitives: Primitives, cameras: Cameras) -> None:
+        """Tabulate every primitive in every view."""
+        height, width = cameras.image_size
+        device = cameras.intrinsics.device
+        self.primitives = primitives
+        self.num_rays = cameras.shape.numel() * height * width
+        self.pixels = height * width
+        self.rows = tabulate(primitives, cameras)
+        self.x = ((torch.arange(width, device=device) + 0.5) * (2 / width) - 1).repeat(height)
+        self.y = ((torch.arange(height, device=device) + 0.5) * (2 / height) - 1).repeat_interleave(width)
+
+    def grid(self) -> Int[Tensor, " rays"]:
+        """Return the keys of the rays through all pixel centres, flattened `[b v h w]`."""
+        x, y, rows = self.x, self.y, self.rows
+        features = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y])
+        keys = torch.full((self.num_rays,), _NOTHING, dtype=torch.int64, device=x.device)
+        for kind, (start, stop) in rows.spans.items():
+            if BOUNDING_RADIUS[kind] is None:
+                pairs = torch.arange((stop - start) * self.pixels, device=x.device)
+            else:
+                pairs = ((rows.bounds[start:stop] @ features) > 0).view(-1).nonzero().squeeze(1)
+            row = torch.div(pairs, self.pixels, rounding_mode="floor")
+            pixel = pairs.sub_(row * self.pixels)
+            row += start
+            ray = rows.views.index_select(0, row).mul_(self.pixels).add_(pixel)
+            self._lower(keys, kind, ray, row, x.index_select(0, pixel), y.index_select(0, pixel))
+        return keys
+
+    def samples(
+        self,
+        rows: Int[Tensor, "n c"],
+        x: Float[Tensor, "s n"],
+        y: Float[Tensor, "s n"],
+    ) -> Int[Tensor, " rays"]:
+        """Return the keys [s n] of `s` rays at grid positions x, y in each of `n` pixels, tried against given rows only.
+
+        `rows` are the candidates as `row_of` gives them; a row may come twice, and so may nothing.
+        """
+        num_samples, n = x.shape
+        keys = torch.full((num_samples * n,), _NOTHING, dtype=torch.int64, device=x.device)
+        candidates = rows.sort(-1).values
+        fresh = torch.ones_like(candidates, dtype=torch.bool)
+        fresh[:, 1:] = candidates[:, 1:] != candidates[:, :-1]
+        pixel, column = ((candidates != _ROW) & fresh).nonzero().unbind(1)
+        row = candidates[pixel, column]
+        for kind, here in self._by_kind(row):
+            row_here, pixel_here = row.index_select(0, here), pixel.index_select(0, here)
+            sample = torch.arange(num_samples, device=x.device)[:, None] * n
+            ray = (sample + pixel_here).flatten()
+            at_x, at_y = x.flatten().index_select(0, ray), y.flatten().index_select(0, ray)
+            self._lower(keys, kind, ray, row_here.repeat(num_samples), at_x, at_y)
+        return keys
+
+    def hits(
+        self,
+        keys: Int[Tensor, " rays"],
+        x: Float[Tensor, " rays"] | None = None,
+        y: Float[Tensor, " rays"] | None = None,
+    ) -> Hits:
+        """Return the hits behind keys; x and y are the rays' positions, None for those of the grid."""
+        cast = (keys != _NOTHING).nonzero().squeeze(1)
+        keys = keys.index_select(0, cast)
+        rows = row_of(keys)
+        found: list[tuple[Tensor, ...]] = []
+        for kind, here in self._by_kind(rows):
+            row, ray = rows.index_select(0, here), cast.index_select(0, here)
+            depth = depth_of(keys.index_select(0, here))
+            if x is None or y is None:
+                pixel = torch.remainder(ray, self.pixels)
+                at_x, at_y = self.x.index_select(0, pixel), self.y.index_select(0, pixel)
+            else:
+                at_x, at_y = x.index_select(0, ray), y.index_select(0, ray)
+            origins, directions = self._local_rays(row, at_x, at_y)
+            local = origins.addcmul_(directions, depth)
+            primitive = self.rows.primitives.index_select(0, row)
+            texture = self.primitives.textures.flatten().index_select(0, primitive)
+            normal = outward(kind, local, self.rows.parameters.index_select(0, row))
+            if kind in (BOX, ROOM):
+                faceted = self.primitives.faceted.flatten().index_select(0, primitive)
+                texture = texture + box_face(normal) * faceted
+            found.append((ray, self.rows.views.index_select(0, row), primitive, texture, depth, local, normal))
+        ray, view, primitive, texture, depth, local, normal = (
+            torch.cat(parts, -1) for parts in zip(*found, strict=True)
+        )
+        points, normals = self._to_world(primitive, local, normal)
+        scene = torch.div(primitive, self.primitives.shape[1], rounding_mode="floor")
+        return Hits(ray, view, scene, texture, depth, points, normals)
+
+    def _by_kind(self, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield each kind with the positions of its rows."""
+        for kind, (start, stop) in self.rows.spans.items():
+            yield kind, ((rows >= start) & (rows < stop)).nonzero().squeeze(1)
+
+    def _lower(self, keys: Tensor, kind: int, rays: Tensor, rows: Tensor, x: Tensor, y: Tensor) -> None:
+        """Lower the keys of rays by their hits on primitives of one kind."""
+        origins, directions = self._local_rays(rows, x, y)
+        t = intersect(kind, origins, directions, self.rows.parameters.index_select(0, rows))
+        key = (t.view(torch.int32).to(torch.int64) << 32).bitwise_or_(rows)
+        keys.scatter_reduce_(0, rays, key.masked_fill_(t == torch.inf, _NOTHING), "amin")
+
+    def _local_rays(self, rows: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ray origins and directions in the frames of the solids."""
+        frames = self.rows.frames.gather(1, rows.expand(12, -1))
+        return frames[:3], frames[3:6].addcmul_(frames[6:9], x).addcmul_(frames[9:], y)
+
+    def _to_world(self, primitives: Tensor, local: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """Map points and normals out of the solids' frames; normals map by the transposed inverse, and become units."""
+        linear, centres = self.primitives.linear.flatten(0, 1), self.primitives.centres.flatten(0, 1)
+        tables = torch.cat([linear.mT.flatten(1), centres, torch.linalg.inv(linear).flatten(1)], 1)
+        table = tables.T.contiguous().gather(1, primitives.expand(21, -1))
+        points = torch.addcmul(table[9:12], table[:3], local[0])
+        points.addcmul_(table[3:6], local[1]).addcmul_(table[6:9], local[2])
+        normals = (table[12:15] * normal[0]).addcmul_(table[15:18], normal[1]).addcmul_(table[18:21], normal[2])
+        return points, normals.div_(normals.square().sum(0).sqrt_())
 
 
-def _cast_kind(rows: _Rows, kind: int, start: int, stop: int, features: Tensor, nearest: Tensor) -> None:
-    """Lower `nearest` (bits of the depth, then the row) by the hits on the primitives of one kind."""
-    pixels_per_view = features.shape[1]
-    if BOUNDING_RADIUS[kind] is None:
-        pairs = torch.arange((stop - start) * pixels_per_view, device=nearest.device)
-    else:
-        pairs = ((rows.bounds[start:stop] @ features) > 0).view(-1).nonzero().squeeze(1)
-    row = torch.div(pairs, pixels_per_view, rounding_mode="floor")
-    pixel = pairs.addcmul_(row, torch.full_like(row[:1], pixels_per_view), value=-1)
-    row += start
-    origins, directions = _rays(rows, row, features[1].index_select(0, pixel), features[2].index_select(0, pixel))
-    t = intersect(kind, origins, directions, rows.parameters.index_select(0, row))
-    # Bits of positive floats are ordered as the floats are; the row breaks ties, the same way on every device.
-    key = (t.view(torch.int32).to(torch.int64) << 32) | row
-    ray = rows.views.index_select(0, row).mul_(pixels_per_view).add_(pixel)
-    nearest.scatter_reduce_(0, ray, torch.where(t < torch.inf, key, _NOTHING), "amin")
+def row_of(keys: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+    """Return the rows that were hit; the number is beyond all rows where nothing was."""
+    return keys & _ROW
 
 
-def _rays(rows: _Rows, row: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ray origins and directions in the frames of the solids."""
-    frames = rows.frames.gather(1, row.expand(12, -1))
-    return frames[:3], frames[3:6].addcmul_(frames[6:9], x).addcmul_(frames[9:], y)
-
-
-def _rows(primitives: Primitives, cameras: Cameras) -> _Rows:
-    """Tabulate every primitive in every view of its scene, in double precision until the last step."""
-    _, v = cameras.shape
-    kinds, order = primitives.kinds.flatten().sort(stable=True)
-    order = order[kinds >= 0]
-    counts = torch.bincount(kinds[kinds >= 0], minlength=len(KINDS)).tolist()
-    scenes = torch.div(order, primitives.shape[1], rounding_mode="floor")
-    to_local = torch.linalg.inv(primitives.linear.flatten(0, 1)[order].double())
-    poses = cameras.cam_to_world.double()[scenes]
-    origins = (to_local[:, None] @ (poses[..., :3, 3] - primitives.centres.flatten(0, 1)[order, None])[..., None])[
-        ..., 0
-    ]
-    grid = to_local[:, None] @ poses[..., :3, :3] @ _grid_to_camera(cameras)[scenes]
-    frames = torch.cat([origins[..., None], grid], -1)
-
-    radii = torch.tensor([BOUNDING_RADIUS[kind] or 0.0 for kind in KINDS], dtype=torch.float64, device=order.device)
-    squared = origins.square().sum(-1)
-    # The margin outweighs the rounding of the product in single precision.
-    slack = squared - radii[kinds[kinds >= 0]].square()[:, None] * (1.01 + 1e-5 * squared)
-    form = origins[..., :, None] * origins[..., None, :] - slack[..., None, None] * torch.eye(3, device=order.device)
-    form = (grid.mT @ form @ grid).flatten(0, 1)
-    i, j = [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]
-    bounds = form[:, i, j] * form.new_tensor([1, 2, 2, 1, 2, 1])
-
-    spans: dict[int, tuple[int, int]] = {}
-    start = 0
-    for kind, count in zip(KINDS, counts, strict=True):
-        if count:
-            spans[kind] = (start * v, (start + count) * v)
-        start += count
-    return _Rows(
-        spans=spans,
-        primitives=order.repeat_interleave(v),
-        views=(scenes[:, None] * v + torch.arange(v, device=order.device)).flatten(),
-        parameters=primitives.parameters.flatten()[order].repeat_interleave(v),
-        frames=frames.flatten(0, 1).permute(2, 1, 0).reshape(12, -1).float().contiguous(),
-        bounds=bounds.float().contiguous(),
-    )
-
-
-def _grid_to_camera(cameras: Cameras) -> Tensor:
-    """Return the matrices [b v 3 3] from (1, x, y), x and y in -1..1 over the image, to camera directions of unit z."""
-    height, width = cameras.image_size
-    fx, fy, cx, cy = cameras.intrinsics.double().unbind(-1)
-    zero, one = torch.zeros_like(fx), torch.ones_like(fx)
-    entries = [
-        (width / 2 - cx) / fx,
-        width / 2 / fx,
-        zero,
-        (height / 2 - cy) / fy,
-        zero,
-        height / 2 / fy,
-        one,
-        zero,
-        zero,
-    ]
-    return torch.stack(entries, -1).unflatten(-1, (3, 3))
-
-
-def _hits(rows: _Rows, primitives: Primitives, cameras: Cameras, x: Tensor, y: Tensor, nearest: Tensor) -> Hits:
-    """Recompute points and normals where the nearest hits are."""
-    rays_all = (nearest != _NOTHING).nonzero().squeeze(1)
-    keys = nearest.index_select(0, rays_all)
-    rows_all = keys & 0xFFFFFFFF
-    depths_all = (keys >> 32).to(torch.int32).view(torch.float32)
-    found: list[tuple[Tensor, ...]] = []
-    for kind, (start, stop) in rows.spans.items():
-        here = ((rows_all >= start) & (rows_all < stop)).nonzero().squeeze(1)
-        row, ray, depth = (values.index_select(0, here) for values in (rows_all, rays_all, depths_all))
-        pixel = torch.remainder(ray, x.shape[0])
-        origins, directions = _rays(rows, row, x.index_select(0, pixel), y.index_select(0, pixel))
-        local = origins.addcmul_(directions, depth)
-        primitive = rows.primitives.index_select(0, row)
-        texture = primitives.textures.flatten().index_select(0, primitive)
-        if kind in (0, ROOM):
-            texture = texture + box_face(local) * primitives.faceted.flatten().index_select(0, primitive)
-        normal = outward(kind, local, rows.parameters.index_select(0, row))
-        found.append((ray, primitive, texture, depth, local, normal))
-    ray, primitive, texture, depth, local, normal = (torch.cat(parts, -1) for parts in zip(*found, strict=True))
-    linear = primitives.linear.flatten(0, 1)
-    tables = torch.cat([linear.flatten(1), primitives.centres.flatten(0, 1), torch.linalg.inv(linear).flatten(1)], 1)
-    table = tables.T.contiguous().gather(1, primitive.expand(21, -1))
-    points = torch.stack([(table[3 * i : 3 * i + 3] * local).sum(0) for i in range(3)]) + table[9:12]
-    # Normals map by the transposed inverse.
-    normals = table[12:15] * normal[0] + table[15:18] * normal[1] + table[18:21] * normal[2]
-    return Hits(
-        rays=ray,
-        scenes=torch.div(primitive, primitives.shape[1], rounding_mode="floor"),
-        primitives=primitive,
-        textures=texture,
-        depths=depth,
-        local=local,
-        points=points,
-        normals=torch.nn.functional.normalize(normals, dim=0),
-    )
+def depth_of(keys: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Return the depths of hits; NaN where nothing was hit."""
+    return (keys >> 32).to(torch.int32).view(torch.float32)

@@ -26,6 +26,7 @@ class Lights(Manipulable):
     colors: Float[Tensor, "*b lights 3"]
     ambient: Float[Tensor, "*b 3"]
     ground: Float[Tensor, "*b"]
+    shadow: Float[Tensor, "*b"]
 
     @property
     def shape(self) -> torch.Size:
@@ -51,6 +52,7 @@ def random_lights(rng: Random) -> list[float]:
         row += [level * part for part in (tint if light == 0 else reversed(tint))]
     row += [share * part for part in reversed(tint)]
     row.append(rng.uniform(0.45, 1.0))
+    row.append(rng.uniform(0.5, 1.0) if rng.random() < 0.75 else 0.0)
     return row
 
 
@@ -58,7 +60,7 @@ def collate_lights(rows: list[list[float]]) -> Lights:
     """Return lights [b] from the rows of several scenes."""
     table = torch.tensor(rows)
     each = table[:, : 6 * NUM_LIGHTS].unflatten(1, (NUM_LIGHTS, 6))
-    return Lights(each[..., :3].contiguous(), each[..., 3:].contiguous(), table[:, -4:-1], table[:, -1])
+    return Lights(each[..., :3].contiguous(), each[..., 3:].contiguous(), table[:, -5:-2], table[:, -2], table[:, -1])
 
 
 def shade(
@@ -68,14 +70,16 @@ def shade(
     to_camera: Float[Tensor, "3 n"],
     lights: Lights,
     scenes: Int[Tensor, " n"],
+    lit: Float[Tensor, " n"],
 ) -> Float[Tensor, "3 n"]:
-    """Return the colours 0..1 that the cameras see; `to_camera` needs no unit length."""
-    table = torch.cat(
-        [lights.directions.flatten(1), lights.colors.flatten(1), lights.ambient, lights.ground[:, None]], 1
-    )
+    """Return the colours 0..1 that the cameras see; `to_camera` needs no unit length, `lit` is the share of the first
+    light that arrives."""
+    own = [lights.ambient, lights.ground[:, None], lights.shadow[:, None]]
+    table = torch.cat([lights.directions.flatten(1), lights.colors.flatten(1), *own], 1)
     values = table.T.contiguous().gather(1, scenes.expand(table.shape[1], -1))
     directions, colors = values[: 3 * NUM_LIGHTS], values[3 * NUM_LIGHTS : 6 * NUM_LIGHTS]
-    ambient, ground = values[-4:-1], values[-1]
+    ambient, ground, shadow = values[-5:-2], values[-2], values[-1]
+    colors[:3] *= 1 - shadow * (1 - lit)
     light = ambient * (ground + (1 - ground) * (0.5 + 0.5 * normals[2]))
     for i in range(NUM_LIGHTS):
         towards = directions[3 * i : 3 * i + 3]

@@ -8,7 +8,7 @@ operation contiguous.
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 BOX, BALL, FRUSTUM, TORUS, ROOM = range(5)
@@ -48,9 +48,7 @@ def outward(kind: int, points: Float[Tensor, "3 n"], parameters: Float[Tensor, "
     if kind == BALL:
         return points
     if kind in (BOX, ROOM):
-        axes = points.abs().argmax(0, keepdim=True)
-        sign = -1 if kind == ROOM else 1
-        return torch.zeros_like(points).scatter_(0, axes, sign * points.gather(0, axes).sign())
+        return _largest(points) if kind == BOX else _largest(points).neg_()
     x, y, z = points.unbind(0)
     if kind == FRUSTUM:
         slope = (parameters - 1) / 2
@@ -64,10 +62,19 @@ def outward(kind: int, points: Float[Tensor, "3 n"], parameters: Float[Tensor, "
     return torch.stack([x * ring, y * ring, z])
 
 
-def box_face(points: Float[Tensor, "3 n"]) -> Tensor:
-    """Return which face 0..5 (-x, +x, -y, +y, -z, +z) of the canonical box each surface point lies on."""
-    axes = points.abs().argmax(0, keepdim=True)
-    return 2 * axes[0] + (points.gather(0, axes)[0] > 0)
+def box_face(normals: Float[Tensor, "3 n"]) -> Int[Tensor, " n"]:
+    """Return which face 0..5 of a BOX or ROOM has these canonical normals (unit, along an axis): -x, +x, -y, +y, -z, +z."""
+    positive = normals.sum(0) > 0
+    return torch.add(normals[1].abs().mul_(2), normals[2].abs(), alpha=4).long().add_(positive)
+
+
+def _largest(points: Tensor) -> Tensor:
+    """Return the sign of the coordinate of largest magnitude, and 0 for the other two."""
+    x, y, z = points.abs().unbind(0)
+    first = (x >= y) & (x >= z)
+    second = (y >= z) & ~first
+    third = ~(first | second)
+    return points.sign().mul_(torch.stack([first, second, third]))
 
 
 def _slab(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,9 +84,9 @@ def _affine(row: Tensor, points: Tensor) -> Tensor:
 
 def _face_coordinates(u: Tensor, frames: Tensor, normals: Tensor) -> Tensor:
     """Drop the coordinate along which the surface faces most, so that flat patterns are not smeared over any side."""
-    facing = torch.stack([(frames[4 * i : 4 * i + 3] * normals).sum(0).abs() for i in range(3)]).argmax(0)
-    first = torch.where(facing == 0, u[1], u[0])
-    second = torch.where(facing == 2, u[1], u[2])
+    x, y, z = ((frames[4 * i : 4 * i + 3] * normals).sum(0).abs() for i in range(3))
+    first = torch.where((x >= y) & (x >= z), u[1], u[0])
+    second = torch.where((z > x) & (z > y), u[1], u[2])
     return torch.stack([first, second])
 
 
