@@ -1,0 +1,171 @@
+"""The native backend: C++ with SIMD and threads, called by ctypes, float32 on the CPU."""
+
+import ctypes
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lrm_ttt.errors import LrmTttError
+from lrm_ttt.kernels.rasterizer.constants import Rasterized, Settings
+
+INSTRUCTION_SETS = ("portable", "avx2", "avx512")
+# Work below this many Gaussians plus pixels is done in a millisecond by one thread.
+SERIAL_BELOW = 10_000
+
+_INPUTS = ("means", "wxyz", "scales", "opacities", "sh or colors")
+_ARRAYS = ("means", "wxyz", "scales", "opacities", "features", "world_to_cam", "centers", "intrinsics", "background")
+_DIFFERENTIABLE = ("means", "wxyz", "scales", "opacities", "features", "world_to_cam", "centers", "background")
+_OUTPUTS = ("colors", "alphas", "depths")
+
+
+class _Task(ctypes.Structure):
+    """`LrmTask` of native/task.h."""
+
+    _fields_ = (
+        *[(name, ctypes.c_int32) for name in ("scenes", "views", "gaussians", "sh_coefficients", "height", "width")],
+        *[(name, ctypes.c_int32) for name in ("antialiased", "threads")],
+        *[(name, ctypes.c_float) for name in ("near", "far", "eps2d", "max_alpha")],
+        *[(name, ctypes.c_void_p) for name in (*_ARRAYS, *_OUTPUTS)],
+    )
+
+
+class _Gradients(ctypes.Structure):
+    """`LrmGradients` of native/task.h."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in (*_OUTPUTS, *_DIFFERENTIABLE))
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Return the compiled library, or None where it was not built."""
+    path = Path(__file__).with_name("_native.so")
+    if not path.is_file():
+        return None
+    built = ctypes.CDLL(str(path))
+    built.lrm_rasterize_instruction_set.restype = ctypes.c_char_p
+    built.lrm_rasterize_release.argtypes = (ctypes.c_void_p,)
+    return built
+
+
+def instruction_set(wanted: str = "") -> str:
+    """Return the name of the instruction set in use; a name among INSTRUCTION_SETS asks for another one.
+
+    Asking is for tests and measurements: the best that the processor has is chosen anyway, and a better one than that
+    is not given. It holds for the whole process. Returns "" where the library is not built.
+    """
+    built = library()
+    if built is None:
+        return ""
+    number = INSTRUCTION_SETS.index(wanted) if wanted else -1
+    return built.lrm_rasterize_instruction_set(number).decode()
+
+
+class _Kept:
+    """What the library keeps between the passes, given back when nobody can ask for the backward pass any more."""
+
+    def __init__(self, built: ctypes.CDLL, handle: int | None) -> None:
+        self.handle = handle
+        self._release = built.lrm_rasterize_release
+
+    def __del__(self) -> None:
+        self._release(self.handle)
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _task(inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...], settings: Settings) -> _Task:
+    means, features, cameras = inputs[0], inputs[4], inputs[5]
+    assert means is not None and features is not None and cameras is not None
+    scenes, gaussians = means.shape[:2]
+    views = cameras.shape[1]
+    work = scenes * views * (gaussians + settings.height * settings.width)
+    return _Task(
+        *(scenes, views, gaussians, features.shape[2] if features.ndim == 4 else 0),
+        *(settings.height, settings.width, settings.antialiased),
+        1 if work < SERIAL_BELOW else torch.get_num_threads(),
+        *(settings.near, settings.far, settings.eps2d, settings.max_alpha),
+        *(_pointer(tensor) for tensor in (*inputs, *outputs)),
+    )
+
+
+class _Rasterize(torch.autograd.Function):
+    """Draw, and keep the sorted lists and the final transmittance for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, settings: Settings, keep: bool, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        built = library()
+        assert built is not None, "the native library is not built"
+        cameras = inputs[5]
+        assert cameras is not None
+        size = (*cameras.shape[:2], settings.height, settings.width)
+        colors, alphas = cameras.new_empty(*size[:2], 3, *size[2:]), cameras.new_empty(*size[:2], 1, *size[2:])
+        depths = torch.empty_like(alphas) if settings.render_depth else None
+        handle = ctypes.c_void_p()
+        task = _task(inputs, (colors, alphas, depths), settings)
+        status = built.lrm_rasterize(ctypes.byref(task), ctypes.byref(handle))
+        kept = _Kept(built, handle.value)
+        _raise_for(status)
+        if keep:
+            ctx.save_for_backward(*inputs)
+            ctx.kept, ctx.settings = kept, settings
+            ctx.set_materialize_grads(False)
+        return colors, alphas, depths
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *output_gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        built = library()
+        assert built is not None
+        inputs = ctx.saved_tensors
+        if all(gradient is None for gradient in output_gradients):
+            return (None,) * (2 + len(inputs))
+        given = tuple(None if g is None else g.float().contiguous() for g in output_gradients)
+        wanted = {
+            name: torch.empty_like(tensor)
+            for name, tensor, needed in zip(_ARRAYS, inputs, ctx.needs_input_grad[2:], strict=True)
+            if needed and tensor is not None
+        }
+        task = _task(inputs, (None, None, None), ctx.settings)
+        pointers = _Gradients(*map(_pointer, given), *(_pointer(wanted.get(name)) for name in _DIFFERENTIABLE))
+        _raise_for(built.lrm_rasterize_backward(ctypes.byref(task), ctypes.byref(pointers), ctypes.c_void_p(ctx.kept.handle)))
+        return (None, None, *(wanted.get(name) for name in _ARRAYS))
+
+
+def _raise_for(status: int) -> None:
+    if status < 0:
+        raise MemoryError("no memory for the rasterizer's lists; draw fewer views at a time, or smaller Gaussians")
+    for bit, name in enumerate(_INPUTS):
+        if status >> bit & 1:
+            raise LrmTttError(f"the rasterizer was given {name} with NaN or infinity; look at what computes them")
+
+
+def rasterize_cpu(
+    means: Float[Tensor, "b n 3"],
+    wxyz: Float[Tensor, "b n 4"],
+    scales: Float[Tensor, "b n 3"],
+    opacities: Float[Tensor, "b n"],
+    features: Float[Tensor, "b n k 3"] | Float[Tensor, "b n 3"],
+    world_to_cam: Float[Tensor, "b v 4 4"],
+    intrinsics: Float[Tensor, "b v 4"],
+    background: Float[Tensor, "b v 3"] | None,
+    settings: Settings,
+) -> Rasterized:
+    """Do what `rasterize_reference` does, in float32 whatever the dtype of the inputs, once differentiable.
+
+    Results and gradients do not depend on the number of threads (torch's). Raises `LrmTttError` for NaN or infinity,
+    in the features as far as they are seen.
+    """
+    dtype = means.dtype
+    centers = torch.linalg.inv_ex(world_to_cam.double())[0][..., :3, 3] if features.ndim == 4 else None
+    inputs = (means, wxyz, scales, opacities, features, world_to_cam, centers, intrinsics, background)
+    arrays = [None if tensor is None else tensor.float().contiguous() for tensor in inputs]
+    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in arrays)
+    colors, alphas, depths = _Rasterize.apply(settings, keep, *arrays)
+    return Rasterized(colors.to(dtype), alphas.to(dtype), None if depths is None else depths.to(dtype))

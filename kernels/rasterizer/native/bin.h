@@ -1,0 +1,59 @@
+// Which blocks of which tiles a Gaussian touches; included after gaussian_math.h.
+#pragma once
+
+namespace lrm {
+namespace {
+
+// The blocks of the tile at (left, top) on which sigma falls to the limit somewhere between pixel centres.
+static inline uint32_t touched_blocks(const Record& r, float left, float top) {
+    alignas(64) static const float columns[16] = {0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12};
+    alignas(64) static const float rows[16] = {0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12};
+    const F16 x_low = load(columns) + set1(left + 0.5f - r.x), x_high = x_low + set1(3.0f);
+    const F16 y_low = load(rows) + set1(top + 0.5f - r.y), y_high = y_low + set1(3.0f);
+    const F16 a = set1(r.a), b = set1(r.b), c = set1(r.c);
+    // The least sigma of a block is on the edge that faces the centre: along the nearest row or the nearest column.
+    const F16 near_x = min(max(zero(), x_low), x_high), near_y = min(max(zero(), y_low), y_high);
+    const F16 y = min(max(set1(r.slope_y) * near_x, y_low), y_high);
+    const F16 x = min(max(set1(r.slope_x) * near_y, x_low), x_high);
+    const F16 on_column = fma(fma(a, near_x, b * y), near_x, c * y * y);
+    const F16 on_row = fma(fma(a, x, b * near_y), x, c * near_y * near_y);
+    return bits(min(on_column, on_row) <= set1(r.limit));
+}
+
+static inline int tile_index(float pixel, int tiles) {
+    const float t = pixel * (1.0f / kTile);
+    return t <= 0.0f ? 0 : t >= static_cast<float>(tiles) ? tiles - 1 : static_cast<int>(t);
+}
+
+static void bin_part(const LrmTask& task, Context& context, int image, uint32_t begin, uint32_t end, Part& part) {
+    (void)task;
+    const uint64_t* order = context.image[image].order.get<uint64_t>();
+    const Record* records = context.records.get<Record>() + image * context.records_per_image();
+    uint32_t* ranges = context.record_slots.get<uint32_t>() + 2 * image * context.records_per_image();
+    uint32_t* tile_counts = part.tile_counts.get<uint32_t>();
+    part.count = 0;
+    for (uint32_t i = begin; i < end; ++i) {
+        if (i + 8 < end) __builtin_prefetch(records + static_cast<uint32_t>(order[i + 8]));
+        const uint32_t index = static_cast<uint32_t>(order[i]);
+        const Record& r = records[index];
+        const int x0 = tile_index(r.x - r.extent_x, context.tiles_x), x1 = tile_index(r.x + r.extent_x, context.tiles_x);
+        const int y0 = tile_index(r.y - r.extent_y, context.tiles_y), y1 = tile_index(r.y + r.extent_y, context.tiles_y);
+        const uint32_t first = part.count;
+        const uint32_t most = static_cast<uint32_t>((x1 - x0 + 1) * (y1 - y0 + 1));
+        if (part.capacity - part.count < most) part.grow(most);
+        Entry* entries = part.entries.get<Entry>();
+        for (int ty = y0; ty <= y1; ++ty)
+            for (int tx = x0; tx <= x1; ++tx) {
+                const uint32_t blocks = touched_blocks(r, static_cast<float>(tx * kTile), static_cast<float>(ty * kTile));
+                if (!blocks) continue;
+                const uint32_t tile = static_cast<uint32_t>(ty * context.tiles_x + tx);
+                entries[part.count++] = {index, tile, static_cast<uint16_t>(blocks)};
+                ++tile_counts[tile];
+            }
+        ranges[2 * static_cast<size_t>(index)] = first;
+        ranges[2 * static_cast<size_t>(index) + 1] = part.count - first;
+    }
+}
+
+}  // namespace
+}  // namespace lrm

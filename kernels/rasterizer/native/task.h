@@ -1,0 +1,158 @@
+// What the stages share: the caller's description of a job (plain C), and the memory of one call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+extern "C" {
+
+// One call draws scenes * views images. All arrays are contiguous float32; shapes in brackets.
+struct LrmTask {
+    int32_t scenes, views, gaussians;
+    // Number of SH coefficients: 1, 4, 9 or 16; 0 means that `features` are plain colours [scenes gaussians 3].
+    int32_t sh_coefficients;
+    int32_t height, width;
+    int32_t antialiased, threads;
+    float near_plane, far_plane, eps2d, max_alpha;
+    const float* means;         // [scenes gaussians 3]
+    const float* wxyz;          // [scenes gaussians 4]
+    const float* scales;        // [scenes gaussians 3]
+    const float* opacities;     // [scenes gaussians]
+    const float* features;      // [scenes gaussians k 3] or [scenes gaussians 3]
+    const float* world_to_cam;  // [scenes views 4 4]
+    const float* centers;       // [scenes views 3], camera centres in the world; unused for plain colours
+    const float* intrinsics;    // [scenes views 4], fx fy cx cy
+    const float* background;    // [scenes views 3] or null
+    float* colors;              // [scenes views 3 height width]
+    float* alphas;              // [scenes views 1 height width]
+    float* depths;              // [scenes views 1 height width] or null
+};
+
+// Gradients of the outputs (null: zero) and of the inputs (null: not wanted).
+struct LrmGradients {
+    const float *colors, *alphas, *depths;
+    float *means, *wxyz, *scales, *opacities, *features, *world_to_cam, *centers, *background;
+};
+}
+
+namespace lrm {
+
+// Inlined always: a copy left standing would be shared between instruction sets by the linker.
+#define LRM_INLINE inline __attribute__((always_inline))
+
+constexpr int kTile = 16;
+constexpr int kLanes = 16;
+constexpr int kChunkBlocks = 64;
+constexpr int kChunkGaussians = kChunkBlocks * kLanes;
+constexpr float kMinAlpha = 1.0f / 255.0f;
+constexpr float kMinTransmittance = 1e-4f;
+// Sums per camera: rotation 9, translation 3, centre 3.
+constexpr int kCameraSums = 15;
+
+// Memory that grows and is kept for the next call.
+struct Buffer {
+    void* data = nullptr;
+    size_t bytes = 0;
+
+    Buffer() = default;
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    ~Buffer();
+    // Throws std::bad_alloc; `keep` bytes from the start survive.
+    void reserve(size_t wanted, size_t keep = 0);
+
+    template <class T>
+    LRM_INLINE T* get() const {
+        return static_cast<T*>(data);
+    }
+};
+
+// A Gaussian as one camera sees it, one cache line. sigma = a dx^2 + b dx dy + c dy^2.
+struct alignas(64) Record {
+    float x, y, a, b, c, opacity;
+    float red, green, blue, depth;
+    // alpha >= 1/255 only where sigma <= limit (a little slack is on the safe side).
+    float limit;
+    float extent_x, extent_y;
+    // -b / (2 a) and -b / (2 c): slopes of the lines on which sigma is least along a row, along a column.
+    float slope_x, slope_y;
+    float unused;
+};
+
+// One Gaussian on one tile, before the lists are sorted by tile.
+struct Entry {
+    uint32_t record, tile;
+    uint16_t blocks;
+};
+
+// What one part of an image's depth order put into the lists.
+struct Part {
+    Buffer entries;      // Entry [capacity]
+    Buffer tile_counts;  // uint32 [tiles]
+    uint32_t count = 0, capacity = 0;
+
+    // Make room for `more` entries.
+    void grow(uint32_t more);
+};
+
+// The gradient of one slot: moments of the gradient to sigma, and weights times channel gradients.
+enum Moment { kS, kSx, kSy, kSxx, kSxy, kSyy, kRed, kGreen, kBlue, kDepth, kMoments };
+constexpr int kSlotFloats = 12;
+
+// An image between its stages, and from the forward to the backward pass. A *slot* is one Gaussian on one tile;
+// slots are numbered in depth order of the Gaussians, so those of one Gaussian are neighbours.
+struct Image {
+    Buffer order, order_scratch;       // uint64 [visible]: depth bits, record
+    uint32_t visible = 0;
+    Buffer slot_record;                // uint32 [slots]
+    Buffer slot_blocks;                // uint16 [slots]: blocks of the tile that the Gaussian touches
+    Buffer tile_slots;                 // uint32 [slots]: the slots of tile 0 in depth order, then of tile 1, ...
+    Buffer tile_begin;                 // uint32 [tiles + 1]
+    Buffer slot_gradients;             // float [slots, kSlotFloats]
+    size_t slots = 0;
+    Part* parts = nullptr;
+    int num_parts = 0;
+
+    ~Image();
+};
+
+struct Context {
+    int32_t images = 0, chunks = 0, blocks = 0, tiles_x = 0, tiles_y = 0, tiles = 0;
+    Buffer records;        // Record [images, chunks * kChunkGaussians], each chunk filled from its start
+    Buffer chunk_counts;   // uint32 [images, chunks]
+    Buffer block_masks;    // uint16 [images, blocks]: which of sixteen Gaussians are visible
+    Buffer block_starts;   // uint32 [images, blocks]: the record of the first of them
+    Buffer record_slots;   // uint32 [images, chunks * kChunkGaussians, 2]: first slot, number of slots
+    Buffer transmittance;  // float [images, tiles, 16 blocks, 16 pixels]
+    Buffer ends;           // float, likewise: list entry at which the pixel ended
+    Buffer alpha;          // float, likewise: sum of the weights
+    Buffer depth;          // float, likewise: expected depth
+    Buffer camera_sums;    // float [images, chunks, kCameraSums, kLanes]
+    Buffer background_sums;  // float [images, tiles, 3]
+    Image* image = nullptr;
+    int image_capacity = 0;
+    Context* next = nullptr;
+
+    ~Context();
+    void shape(const LrmTask& task);
+    LRM_INLINE size_t records_per_image() const { return static_cast<size_t>(chunks) * kChunkGaussians; }
+    LRM_INLINE size_t pixels_per_image() const { return static_cast<size_t>(tiles) * kTile * kTile; }
+};
+
+// The stages that exist once per instruction set.
+struct Stages {
+    const char* name;
+    // Project one chunk of Gaussians into all views of a scene; returns a bit per input that is not finite.
+    uint32_t (*project)(const LrmTask&, Context&, int scene, int chunk);
+    // Put part of an image's depth order into the part's lists.
+    void (*bin)(const LrmTask&, Context&, int image, uint32_t begin, uint32_t end, Part&);
+    void (*draw_tile)(const LrmTask&, Context&, int image, int tile);
+    void (*draw_tile_backward)(const LrmTask&, const LrmGradients&, Context&, int image, int tile);
+    void (*project_backward)(const LrmTask&, const LrmGradients&, Context&, int scene, int chunk);
+};
+
+extern const Stages kPortableStages;
+extern const Stages kAvx2Stages;
+extern const Stages kAvx512Stages;
+
+}  // namespace lrm

@@ -1,0 +1,191 @@
+// The gradient of one tile's pixels to the Gaussians on it; included after tiles.h.
+#pragma once
+
+namespace lrm {
+namespace {
+
+// Gradients to one block's pixels, and what the Gaussians behind have contributed so far.
+struct PixelGradients {
+    F16 transmittance, red, green, blue, depth, alpha, behind, end;
+};
+
+// Sixteen Gaussians of one block, waiting for their sums over the pixels.
+struct Waiting {
+    // Per Gaussian, sixteen pixels: gradient to sigma, and blending weight.
+    F16 sigma[16], weight[16];
+    alignas(64) float x[16], y[16];
+    uint16_t entry[16];
+    int count;
+};
+
+static inline PixelGradients pixel_gradients(const LrmTask& task, const LrmGradients& grads, const Context& context,
+                                             int image, int tile, int block, float* background_sums) {
+    const size_t area = static_cast<size_t>(task.width) * task.height;
+    const int left = tile % context.tiles_x * kTile + block % 4 * 4, top = tile / context.tiles_x * kTile + block / 4 * 4;
+    const size_t saved = image * context.pixels_per_image() + static_cast<size_t>(tile) * 256 + 16 * block;
+    PixelGradients p = {load(context.transmittance.get<float>() + saved), zero(), zero(), zero(), zero(), zero(), zero(),
+                        load(context.ends.get<float>() + saved)};
+    if (grads.colors) {
+        const float* planes = grads.colors + 3 * area * image;
+        p.red = load_block(planes, task.width, task.height, left, top);
+        p.green = load_block(planes + area, task.width, task.height, left, top);
+        p.blue = load_block(planes + 2 * area, task.width, task.height, left, top);
+        if (task.background) {
+            const float* back = task.background + 3 * static_cast<size_t>(image);
+            const F16 sum = fma(p.red, set1(back[0]), fma(p.green, set1(back[1]), p.blue * set1(back[2])));
+            p.behind = p.transmittance * sum;
+        }
+        store(background_sums, fma(p.transmittance, p.red, load(background_sums)));
+        store(background_sums + 16, fma(p.transmittance, p.green, load(background_sums + 16)));
+        store(background_sums + 32, fma(p.transmittance, p.blue, load(background_sums + 32)));
+    }
+    if (grads.alphas) p.alpha = load_block(grads.alphas + area * image, task.width, task.height, left, top);
+    if (grads.depths) {
+        const F16 alpha = load(context.alpha.get<float>() + saved);
+        const F16 grad = load_block(grads.depths + area * image, task.width, task.height, left, top);
+        p.depth = select(alpha > set1(1e-10f), grad / alpha);
+        p.alpha = fnma(p.depth, load(context.depth.get<float>() + saved), p.alpha);
+    }
+    return p;
+}
+
+// Sum the waiting Gaussians over the pixels, with Gaussians in the lanes, and add them to their accumulators.
+static inline void flush(Waiting& waiting, const PixelGradients& p, F16 x, F16 y, float* accumulators) {
+    for (int i = waiting.count; i < 16; ++i) waiting.sigma[i] = waiting.weight[i] = zero();
+    transpose16(waiting.sigma);
+    transpose16(waiting.weight);
+    alignas(64) float px[16], py[16], gradients[4][16];
+    store(px, x), store(py, y);
+    store(gradients[0], p.red), store(gradients[1], p.green), store(gradients[2], p.blue), store(gradients[3], p.depth);
+    F16 m[16];
+    for (F16& v : m) v = zero();
+    const F16 mx = load(waiting.x), my = load(waiting.y);
+    F16 dx[4], dxx[4];
+    for (int i = 0; i < 4; ++i) dx[i] = set1(px[i]) - mx, dxx[i] = dx[i] * dx[i];
+    for (int row = 0; row < 4; ++row) {
+        const F16* s = waiting.sigma + 4 * row;
+        const F16 s0 = (s[0] + s[1]) + (s[2] + s[3]);
+        const F16 s1 = fma(s[0], dx[0], fma(s[1], dx[1], fma(s[2], dx[2], s[3] * dx[3])));
+        const F16 s2 = fma(s[0], dxx[0], fma(s[1], dxx[1], fma(s[2], dxx[2], s[3] * dxx[3])));
+        const F16 dy = set1(py[4 * row]) - my, s0y = s0 * dy;
+        m[kS] = m[kS] + s0;
+        m[kSx] = m[kSx] + s1;
+        m[kSxx] = m[kSxx] + s2;
+        m[kSy] = m[kSy] + s0y;
+        m[kSxy] = fma(s1, dy, m[kSxy]);
+        m[kSyy] = fma(s0y, dy, m[kSyy]);
+    }
+    for (int i = 0; i < 16; ++i) {
+        m[kRed] = fma(waiting.weight[i], set1(gradients[0][i]), m[kRed]);
+        m[kGreen] = fma(waiting.weight[i], set1(gradients[1][i]), m[kGreen]);
+        m[kBlue] = fma(waiting.weight[i], set1(gradients[2][i]), m[kBlue]);
+        m[kDepth] = fma(waiting.weight[i], set1(gradients[3][i]), m[kDepth]);
+    }
+    transpose16(m);
+    for (int i = 0; i < waiting.count; ++i) {
+        float* sum = accumulators + 16 * waiting.entry[i];
+        store(sum, load(sum) + m[i]);
+    }
+    waiting.count = 0;
+}
+
+static inline void block_backward(const LrmTask& task, const Batch& batch, const uint16_t* list, int count, F16 x, F16 y,
+                                  const float* indices, PixelGradients& p, Waiting& waiting, float* accumulators) {
+    const F16 least = set1(kMinAlpha), most = set1(task.max_alpha), one = set1(1.0f);
+    F16 t = p.transmittance, behind = p.behind;
+    for (int j = count - 1; j >= 0; --j) {
+        const int entry = list[j];
+        const Record& r = batch.records[entry];
+        const F16 raw = set1(r.opacity) * exp_of_minus(sigma_at(r, x, y));
+        const F16 alpha = min(raw, most);
+        const M16 hit = (alpha >= least) & (set1(indices[entry]) < p.end);
+        const F16 inverse = reciprocal(one - alpha);
+        t = select(hit, t * inverse, t);
+        const F16 weight = select(hit, alpha * t);
+        F16 value = fma(p.red, set1(r.red), p.alpha);
+        value = fma(p.green, set1(r.green), value);
+        value = fma(p.blue, set1(r.blue), value);
+        value = fma(p.depth, set1(r.depth), value);
+        const F16 grad_alpha = fms(t, value, behind * inverse);
+        behind = fma(weight, value, behind);
+        const int n = waiting.count++;
+        waiting.sigma[n] = select(hit & (raw <= most), zero() - raw * grad_alpha);
+        waiting.weight[n] = weight;
+        waiting.x[n] = r.x, waiting.y[n] = r.y;
+        waiting.entry[n] = static_cast<uint16_t>(entry);
+        if (n == 15) flush(waiting, p, x, y, accumulators);
+    }
+    if (waiting.count) flush(waiting, p, x, y, accumulators);
+    p.transmittance = t, p.behind = behind;
+}
+
+// Fill the batch from the end of the list with entries that some pixel used; returns where the rest of the list ends.
+static inline uint32_t fill_backward(const Image& lists, const Record* records, uint32_t begin, uint32_t position,
+                                     Batch& batch, float* indices) {
+    const uint32_t* slots = lists.tile_slots.get<uint32_t>();
+    const uint32_t* slot_record = lists.slot_record.get<uint32_t>();
+    const uint16_t* slot_blocks = lists.slot_blocks.get<uint16_t>();
+    int free = kBatch;
+    while (position > begin && free > 0) {
+        const uint32_t slot = slots[--position];
+        const uint16_t blocks = slot_blocks[slot];
+        if (!blocks) continue;
+        --free;
+        batch.slots[free] = slot;
+        batch.blocks[free] = blocks;
+        indices[free] = static_cast<float>(position - begin);
+        store(&batch.records[free].x, load(&records[slot_record[slot]].x));
+    }
+    // The batch was filled from its end: move it to the front, keeping the order of the list.
+    batch.count = kBatch - free;
+    if (free)
+        for (int i = 0; i < batch.count; ++i) {
+            batch.slots[i] = batch.slots[free + i];
+            batch.blocks[i] = batch.blocks[free + i];
+            indices[i] = indices[free + i];
+            store(&batch.records[i].x, load(&batch.records[free + i].x));
+        }
+    return position;
+}
+
+static void draw_tile_backward(const LrmTask& task, const LrmGradients& grads, Context& context, int image, int tile) {
+    const Image& lists = context.image[image];
+    const uint32_t begin = lists.tile_begin.get<uint32_t>()[tile];
+    uint32_t position = lists.tile_begin.get<uint32_t>()[tile + 1];
+    const Record* records = context.records.get<Record>() + image * context.records_per_image();
+    float* slot_gradients = lists.slot_gradients.get<float>();
+    const uint32_t inside = blocks_inside(task, context, tile);
+    alignas(64) float background_sums[48] = {};
+    PixelGradients pixels[16];
+    for (int block = 0; block < 16; ++block)
+        if (inside >> block & 1u)
+            pixels[block] = pixel_gradients(task, grads, context, image, tile, block, background_sums);
+    Batch batch;
+    Waiting waiting;
+    waiting.count = 0;
+    alignas(64) float accumulators[16 * kBatch], indices[kBatch];
+    uint16_t list[kBatch];
+    while (position > begin) {
+        position = fill_backward(lists, records, begin, position, batch, indices);
+        if (!batch.count) break;
+        for (int i = 0; i < batch.count; ++i) store(accumulators + 16 * i, zero());
+        for (int block = 0; block < 16; ++block) {
+            const int count = inside >> block & 1u ? entries_on_block(batch, block, list) : 0;
+            if (!count) continue;
+            F16 x, y;
+            block_pixels(context, tile, block, x, y);
+            block_backward(task, batch, list, count, x, y, indices, pixels[block], waiting, accumulators);
+        }
+        for (int i = 0; i < batch.count; ++i)
+            std::memcpy(slot_gradients + static_cast<size_t>(batch.slots[i]) * kSlotFloats, accumulators + 16 * i,
+                        kSlotFloats * sizeof(float));
+    }
+    float* out = context.background_sums.get<float>() + 3 * (static_cast<size_t>(image) * context.tiles + tile);
+    for (int c = 0; c < 3; ++c) {
+        out[c] = 0.0f;
+        for (int lane = 0; lane < 16; ++lane) out[c] += background_sums[16 * c + lane];
+    }
+}
+
+}  // namespace
+}  // namespace lrm

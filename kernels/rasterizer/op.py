@@ -1,0 +1,146 @@
+"""The public function: Gaussians and cameras to images, with the backend that fits the device."""
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrm_ttt.errors import BackendUnavailable, LrmTttError
+from lrm_ttt.kernels.rasterizer import cpu, gsplat
+from lrm_ttt.kernels.rasterizer.constants import EPS2D, FAR, MAX_ALPHA, NEAR, SH_COUNTS, Rasterized, Settings
+from lrm_ttt.kernels.rasterizer.reference import rasterize_reference
+
+__all__ = ["BACKENDS", "Rasterized", "available_backends", "rasterize"]
+
+BACKENDS = ("auto", "cpu", "gsplat", "reference")
+
+_log = logging.getLogger(__name__)
+_Backend = Callable[..., Rasterized]
+
+
+class Size(Protocol):
+    """An image size in pixels, for example `lrm_ttt.scene.ImageSize`."""
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+
+def rasterize(
+    means: Float[Tensor, "*b n 3"],
+    wxyz: Float[Tensor, "*b n 4"],
+    scales: Float[Tensor, "*b n 3"],
+    opacities: Float[Tensor, "*b n"],
+    sh: Float[Tensor, "*b n k 3"] | None = None,
+    *,
+    colors: Float[Tensor, "*b n 3"] | None = None,
+    world_to_cam: Float[Tensor, "*b v 4 4"],
+    intrinsics: Float[Tensor, "*b v 4"],
+    image_size: Size | Sequence[int],
+    background: Float[Tensor, "*b v 3"] | Float[Tensor, "3"] | None = None,
+    near: float = NEAR,
+    far: float = FAR,
+    eps2d: float = EPS2D,
+    antialiased: bool = False,
+    max_alpha: float | None = None,
+    render_depth: bool = True,
+    backend: str = "auto",
+) -> Rasterized:
+    """Draw every scene of a batch from its `v` cameras: colours, alphas and expected camera z.
+
+    `scales` are standard deviations in scene units, `opacities` 0..1, quaternions need not have unit length. Colour is
+    `sh` (k = 1, 4, 9 or 16, in world directions, +0.5) or plain `colors`, exactly one of the two. `world_to_cam` has
+    OpenCV axes; `intrinsics` are fx fy cx cy in pixels, pixel centres at +0.5; `image_size` is (height, width), or has
+    these attributes. `background` None is black. Gaussians outside `near`..`far` (camera z, scene units) are not drawn.
+    `antialiased` lowers the opacity of Gaussians that `eps2d` (square pixels) has widened. `max_alpha` None is 0.999,
+    or what the installed gsplat has.
+
+    Differentiable once in means, wxyz, scales, opacities, sh or colors, world_to_cam and background; bit-identical for
+    any number of threads. `backend` "auto" takes gsplat for CUDA tensors, else the native library, else (and for
+    float64) the torch reference. Raises `BackendUnavailable` for a backend that cannot run here, `LrmTttError` for NaN
+    or infinity. Kerbl et al. 2023, arXiv 2308.04079.
+    """
+    if (sh is None) == (colors is None):
+        raise LrmTttError("rasterize takes either sh or colors: give exactly one of them")
+    if sh is not None and sh.shape[-2] not in SH_COUNTS:
+        raise LrmTttError(f"sh has {sh.shape[-2]} coefficients per channel; degrees 0 to 3 have {SH_COUNTS}")
+    height, width = _height_width(image_size)
+    if not (height > 0 and width > 0 and 0 < near < far and eps2d >= 0):
+        raise LrmTttError(f"cannot draw {height}x{width} pixels with near={near}, far={far}, eps2d={eps2d}")
+    for name, tensor in (("world_to_cam", world_to_cam), ("intrinsics", intrinsics), ("background", background)):
+        _refuse_non_finite(name, tensor)
+    run = _choose(backend, means)
+    most = max_alpha if max_alpha is not None else gsplat.max_alpha() if run is gsplat.rasterize_gsplat else MAX_ALPHA
+    settings = Settings(height, width, near, far, eps2d, antialiased, most, render_depth)
+    if run is rasterize_reference:
+        for name, tensor in (("means", means), ("wxyz", wxyz), ("scales", scales), ("opacities", opacities)):
+            _refuse_non_finite(name, tensor)
+        _refuse_non_finite("sh or colors", sh if sh is not None else colors)
+
+    batch = means.shape[:-2]
+    views = world_to_cam.shape[-3]
+    if background is not None:
+        background = background.expand(*batch, views, 3).reshape(batch.numel(), views, 3)
+    features = sh if sh is not None else colors
+    flat = [tensor.reshape(batch.numel(), *tensor.shape[len(batch) :]) for tensor in
+            (means, wxyz, scales, opacities, features, world_to_cam, intrinsics)]  # type: ignore[union-attr]
+    drawn = run(*flat, background, settings)
+    return Rasterized(*(None if image is None else image.reshape(*batch, *image.shape[1:]) for image in drawn))
+
+
+def available_backends(device: torch.device | str = "cpu") -> dict[str, str]:
+    """Return, for every backend, why it cannot draw tensors of this device; "" where it can."""
+    on_cpu = torch.device(device).type == "cpu"
+    cpu_lacks = _why_no_cpu() if on_cpu else f"it draws tensors on the CPU, not on {device}"
+    return {"cpu": cpu_lacks, "gsplat": gsplat.why_not(torch.device(device)), "reference": ""}
+
+
+def _why_no_cpu() -> str:
+    if cpu.library() is None:
+        return "the native library is not built: install a C++ compiler, then install lrm-ttt again"
+    return ""
+
+
+def _choose(backend: str, means: Tensor) -> _Backend:
+    """Return the function that draws; a slower one than the device deserves is logged, once."""
+    if backend not in BACKENDS:
+        raise BackendUnavailable(f"there is no rasterizer backend {backend!r}; choose among {', '.join(BACKENDS)}")
+    functions = {"cpu": cpu.rasterize_cpu, "gsplat": gsplat.rasterize_gsplat, "reference": rasterize_reference}
+    if backend == "reference":
+        return rasterize_reference
+    lacks = available_backends(means.device)
+    if backend != "auto":
+        if lacks[backend]:
+            raise BackendUnavailable(f"rasterizer backend {backend!r} cannot be used: {lacks[backend]}")
+        return functions[backend]
+    best = "gsplat" if means.device.type == "cuda" else "cpu"
+    if best == "cpu" and means.dtype == torch.float64:
+        _say_once("tensors are float64")
+        return rasterize_reference
+    if lacks[best]:
+        _say_once(lacks[best])
+        return rasterize_reference
+    return functions[best]
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    _log.warning("rasterizer: the torch reference serves, 8-200 times slower, because %s", reason)
+
+
+def _height_width(image_size: Size | Sequence[int]) -> tuple[int, int]:
+    if isinstance(image_size, Sequence):
+        height, width = image_size
+        return int(height), int(width)
+    return image_size.height, image_size.width
+
+
+def _refuse_non_finite(name: str, tensor: Tensor | None) -> None:
+    if tensor is not None and not bool(tensor.detach().isfinite().all()):
+        raise LrmTttError(f"the rasterizer was given {name} with NaN or infinity; look at what computes them")

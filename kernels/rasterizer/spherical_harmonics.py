@@ -1,0 +1,37 @@
+"""Real spherical harmonics up to degree 3, with the signs that Gaussian splatting uses."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def sh_basis(directions: Float[Tensor, "n 3"], count: int) -> Float[Tensor, "n k"]:
+    """Return the first `count` (1, 4, 9 or 16) basis functions at unit directions."""
+    x, y, z = directions.unbind(-1)
+    basis = [torch.full_like(x, 0.28209479177387814)]
+    if count > 1:
+        basis += [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
+    if count > 4:
+        basis += [
+            1.0925484305920792 * x * y,
+            -1.0925484305920792 * y * z,
+            0.31539156525252005 * (2 * z * z - x * x - y * y),
+            -1.0925484305920792 * x * z,
+            0.5462742152960396 * (x * x - y * y),
+        ]
+    if count > 9:
+        basis += [
+            -0.5900435899266435 * y * (3 * x * x - y * y),
+            2.890611442640554 * x * y * z,
+            -0.4570457994644658 * y * (4 * z * z - x * x - y * y),
+            0.3731763325901154 * z * (2 * z * z - 3 * x * x - 3 * y * y),
+            -0.4570457994644658 * x * (4 * z * z - x * x - y * y),
+            1.445305721320277 * z * (x * x - y * y),
+            -0.5900435899266435 * x * (x * x - 3 * y * y),
+        ]
+    return torch.stack(basis, -1)
+
+
+def sh_to_colors(sh: Float[Tensor, "n k 3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    """Return max(0.5 + sum_k sh_k Y_k(direction), 0) for unit directions from the camera to the Gaussians."""
+    return torch.clamp(torch.einsum("nk,nkc->nc", sh_basis(directions, sh.shape[1]), sh) + 0.5, min=0)
