@@ -11,7 +11,7 @@ PYTEST_FLAGS ?=
 
 BIN := $(abspath $(VENV))/bin
 # An editable install sees changed Python files by itself; these need it again.
-INSTALL_INPUTS := pyproject.toml $(wildcard setup.py) $(wildcard kernels/rasterizer/native/*)
+INSTALL_INPUTS := pyproject.toml $(wildcard setup.py) $(wildcard kernels/*/native/*)
 
 .PHONY: help example test lint types wheel-check clean
 .DELETE_ON_ERROR:

@@ -17,7 +17,7 @@ PACKAGE_FOLDERS = {
     "configs": "lrm_ttt/configs",
 }
 BUILD_FILES = ["pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "NOTICE"]
-NOT_SOURCE = ["__pycache__", "*.py[cod]", "*.so", "*.dylib", "*.egg-info"]
+NOT_SOURCE = ["__pycache__", "*.py[cod]", "*.so", "*.dylib", "*.dll", "*.egg-info"]
 
 
 def build_wheel(folder: Path) -> Path:

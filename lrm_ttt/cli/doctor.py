@@ -144,22 +144,23 @@ def memory() -> str:
 
 
 def backends() -> Iterator[Finding]:
-    """Yield every fast path and what keeps it from running here; the reference needs torch alone."""
+    """Yield every fast path and what keeps it from running here; the references need torch alone."""
     import torch
 
-    yield native_rasterizer()
+    from lrm_ttt.kernels.plane_sweep.cpu import instruction_sets
+    from lrm_ttt.kernels.rasterizer.cpu import instruction_set
+
+    not_built = "the native library: install a C++ compiler, then lrm-ttt again"
+    chosen = instruction_set()
+    yield Finding("rasterizer cpu", chosen, "" if chosen else f"{not_built} (rendering is 8-200 times slower without)")
+    chosen = instruction_sets()[-1] if instruction_sets() else ""
+    yield Finding("plane_sweep cpu", chosen, "" if chosen else f"{not_built} (100 times slower without)")
     yield Finding("rasterizer gsplat", installed_version("gsplat"), ", ".join(gsplat_lacks()))
+    compiler = next(filter(None, map(shutil.which, [os.environ.get("CXX", "c++"), "g++", "clang++"])), "")
+    yield Finding("torch.compile cpu", compiler, "" if compiler else "a C++ compiler (training is slower without)")
     triton = installed_version("triton")
     lacks = ([] if triton else ["triton"]) + ([] if torch.cuda.is_available() else ["a CUDA device"])
-    yield Finding("fast_weight triton", triton, ", ".join(lacks))
-
-
-def native_rasterizer() -> Finding:
-    """Return whether the rasterizer's C++ was compiled when the package was installed."""
-    folder = importlib.resources.files("lrm_ttt.kernels.rasterizer")
-    libraries = [entry.name for entry in folder.iterdir() if entry.name.endswith((".so", ".dylib", ".pyd", ".dll"))]
-    remedy = "the compiled library, so rendering is 8-200 times slower: install a C++ compiler, then lrm-ttt again"
-    return Finding("rasterizer cpu", ", ".join(libraries), "" if libraries else remedy)
+    yield Finding("torch.compile cuda", f"triton {triton}" if triton else "", ", ".join(lacks))
 
 
 def gsplat_lacks() -> Iterator[str]:
