@@ -1,16 +1,14 @@
 """The plane sweep in C++, called by ctypes: float32 on the CPU, about a hundred times faster than the reference."""
 
 import ctypes
-import functools
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lrm_ttt.kernels.native import INSTRUCTION_SETS, load_library
 from lrm_ttt.kernels.plane_sweep.reference import SweepResult
-
-INSTRUCTION_SETS = ("portable", "avx2", "avx512")
 
 
 class _Task(ctypes.Structure):
@@ -27,11 +25,9 @@ class _Task(ctypes.Structure):
     )
 
 
-@functools.cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled library, or None where it was not built."""
-    path = Path(__file__).with_name("_native.so")
-    return ctypes.CDLL(str(path)) if path.is_file() else None
+    return load_library(Path(__file__).parent)
 
 
 def instruction_sets() -> tuple[str, ...]:

@@ -1,4 +1,5 @@
 // The plane sweep on the processor: prepares textures and pairs, then shares the pixels out between threads.
+// LRM_X86: the sources for AVX2 and AVX-512 are compiled too, and the compiler has GCC's built-in functions.
 #include "task.h"
 
 #include <algorithm>
@@ -8,6 +9,12 @@
 
 #ifdef _OPENMP
 #include <omp.h>
+#endif
+
+#if defined(_WIN32)
+#define LRM_EXPORT extern "C" __declspec(dllexport)
+#else
+#define LRM_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
 namespace lrm {
@@ -76,7 +83,7 @@ std::vector<Pair> pairs_of(const LrmSweepTask& task, int view, const std::vector
 }
 
 SweepPixels choose(int32_t instructions) {
-#if defined(__x86_64__)
+#if defined(LRM_X86)
     if (instructions == 2) return sweep_pixels_avx512;
     if (instructions == 1) return sweep_pixels_avx2;
 #endif
@@ -127,26 +134,24 @@ void sweep_all(const LrmSweepTask& task) {
 }  // namespace
 }  // namespace lrm
 
-extern "C" {
-
 // Return the best instruction set of this processor: 0 portable, 1 AVX2, 2 AVX-512.
-int lrm_sweep_instructions() {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
+LRM_EXPORT int32_t lrm_sweep_instructions() {
+#if defined(LRM_X86)
+    const bool fused = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (fused && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         return 2;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+    if (fused) return 1;
 #endif
     return 0;
 }
 
-// Return 0, or 1 where memory ran out. Indices are the caller's to check.
-int lrm_plane_sweep(const LrmSweepTask* task) {
+// Return 0, or 1 where memory ran out. That the indices of views are in range is for the caller to check.
+LRM_EXPORT int32_t lrm_plane_sweep(const LrmSweepTask* task) {
     try {
         lrm::sweep_all(*task);
     } catch (const std::bad_alloc&) {
         return 1;
     }
     return 0;
-}
 }
