@@ -13,7 +13,7 @@ from clean_wheel import CHECKOUT, build_wheel
 def main() -> int:
     """Build, unpack, check."""
     with tempfile.TemporaryDirectory() as folder:
-        with zipfile.ZipFile(build_wheel(Path(folder, "build"))) as archive:
+        with zipfile.ZipFile(build_wheel(Path(folder, "build"), compiler=False)) as archive:
             archive.extractall(Path(folder, "package"))
         # Path arguments would be taken for separate modules; the package's name is looked up along MYPYPATH first.
         command = [sys.executable, "-m", "mypy", "--config-file", str(CHECKOUT / "pyproject.toml")]

@@ -20,8 +20,8 @@ BUILD_FILES = ["pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENS
 NOT_SOURCE = ["__pycache__", "*.py[cod]", "*.so", "*.dylib", "*.dll", "*.egg-info"]
 
 
-def build_wheel(folder: Path) -> Path:
-    """Build the wheel under an empty folder and return its path.
+def build_wheel(folder: Path, compiler: bool = True) -> Path:
+    """Build the wheel under an empty folder and return its path; `compiler` False does as if there were none.
 
     A copy is built, so that neither an old build/ nor a library compiled in place finds its way in. It takes setuptools
     from this environment, and needs no network.
@@ -36,6 +36,9 @@ def build_wheel(folder: Path) -> Path:
             shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns(*NOT_SOURCE))
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
     command += ["--disable-pip-version-check", "--wheel-dir", str(folder), str(source)]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env={**os.environ, "PIP_NO_INPUT": "1"})
+    environment = {**os.environ, "PIP_NO_INPUT": "1"}
+    if not compiler:
+        environment |= {"CC": "no-such-compiler", "CXX": "no-such-compiler"}
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env=environment)
     (wheel,) = folder.glob("*.whl")
     return wheel

@@ -52,9 +52,9 @@ def test_the_checkout_finds_its_folders_from_anywhere(tmp_path: Path) -> None:
     assert Path(done.stdout.strip()).parent == CHECKOUT / "kernels" / "rasterizer"
 
 
-def test_the_wheel_holds_the_tree() -> None:
-    """Every module, configuration and weight file is in the wheel, and nothing else; builds it, without a network."""
-    command = [sys.executable, str(CHECKOUT / ".ci" / "check_wheel.py")]
+def test_the_wheel_holds_the_tree_and_needs_no_compiler() -> None:
+    """Every module, configuration and weight file is in it, and nothing else; `make wheel-check` builds a full one."""
+    command = [sys.executable, str(CHECKOUT / ".ci" / "check_wheel.py"), "--without-compiler"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
