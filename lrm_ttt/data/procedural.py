@@ -5,7 +5,6 @@ The precedent is LRM-Zero (arXiv 2406.09371): models trained on procedural shape
 """
 
 import dataclasses
-from functools import partial
 from random import Random
 from typing import Literal
 
@@ -24,7 +23,7 @@ from lrm_ttt.data.procedural_objects import make_object
 from lrm_ttt.data.procedural_rendering import Composition, Pictures, draw
 from lrm_ttt.data.procedural_rooms import DESK_RADIUS, make_room
 from lrm_ttt.data.procedural_shading import collate_lights, random_lights
-from lrm_ttt.data.procedural_styles import Palette, random_style
+from lrm_ttt.data.procedural_styles import Looks
 from lrm_ttt.data.procedural_textures import LATTICE_SIDE
 from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.scene.cameras import Cameras, ImageSize
@@ -132,24 +131,17 @@ def _compose(config: ProceduralConfig, kind: Kind, seeds: list[int]) -> Composit
     builders, lights, backgrounds = [], [], []
     for seed in seeds:
         rng = Random(seed)
-        palette = Palette(rng)
-        scene = SceneBuilder(rng)
-
-        styles = partial(random_style, rng, palette, config.texture_smoothness)
+        scene, looks = SceneBuilder(rng), Looks(rng, config.texture_smoothness)
         if kind == "object":
-            make_object(scene, styles)
-            del scene.parts[config.max_primitives :]
+            make_object(scene, looks, config.max_primitives)
         else:
-            make_room(scene, styles, partial(styles, size=2.0))
+            make_room(scene, looks)
         builders.append(scene)
         lights.append(random_lights(rng))
         backgrounds.append(_background(rng))
     primitives, textures = collate(builders)
-    if kind == "room":
-        centres, radii = torch.zeros(len(seeds), 3), torch.full((len(seeds),), DESK_RADIUS)
-    else:
-        extents = torch.tensor([scene.extent() for scene in builders])
-        centres, radii = extents.mean(1), (extents[:, 1] - extents[:, 0]).norm(dim=-1) / 2
+    radius = 1.0 if kind == "object" else DESK_RADIUS
+    centres, radii = torch.zeros(len(seeds), 3), torch.full((len(seeds),), radius)
     return Composition(primitives, textures, collate_lights(lights), torch.tensor(backgrounds), centres, radii)
 
 

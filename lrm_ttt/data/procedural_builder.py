@@ -62,6 +62,26 @@ class SceneBuilder:
         self.textures.append(row)
         return len(self.textures) - 1
 
+    def panel(self, size: Vector, centre: Vector, style: Style, rotation: Matrix = IDENTITY) -> None:
+        """Add a box each of whose faces shows one cell of the pattern, as printed boxes and toy blocks do."""
+        period = (2 * size[0], 2 * size[1], 2 * size[2])
+        index = self.texture(dataclasses.replace(style, period=period), rotation)
+        row = self.textures[index]
+        for i in range(1, 13, 4):
+            # Whole numbers tell the pattern which block this is.
+            row[i + 3] = 0.5 + self.rng.randrange(997) - sum(row[i + k] * centre[k] for k in range(3))
+        self.add(BOX, size, centre, index, rotation)
+
+    def solid(self, size: Vector, centre: Vector, style: Style, rotation: Matrix = IDENTITY) -> None:
+        """Add a solid of any kind in a box of half sizes `size`."""
+        rng = self.rng
+        kind = rng.choices((BOX, BALL, FRUSTUM, TORUS), (4, 4, 4, 1))[0]
+        if kind == FRUSTUM and rng.random() < 0.4:
+            rotation = times(rotation, turn(math.pi / 2, rng.choice([0, 1])))
+        top = rng.choice([0.0, 1.0, 1.0, rng.uniform(0.2, 1)])
+        parameter = {FRUSTUM: top, TORUS: rng.uniform(0.12, 0.4)}.get(kind, 1.0)
+        self.add(kind, size, centre, style, rotation, parameter)
+
     def add(
         self,
         kind: int,
@@ -113,30 +133,30 @@ class SceneBuilder:
         low, high = [min(axis) for axis in zip(*lows, strict=True)], [max(axis) for axis in zip(*highs, strict=True)]
         return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
-    def place(self, other: "SceneBuilder", radius: float, centre: Vector, angle: float) -> None:
-        """Add another builder's parts, turned about z and scaled into a ball of about `radius` that stands on
-        `centre`."""
-        low, high = other.extent()
-        scale = radius / max(math.hypot(high[0] - low[0], high[1] - low[1], high[2] - low[2]) / 2, 1e-6)
-        base = ((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2])
-        rotation = turn(angle)
+    def place(self, other: "SceneBuilder", scale: Vector, rotation: Matrix, base: Vector, target: Vector) -> None:
+        """Add another builder's parts: `base` goes to `target`, with axes scaled first and then rotated."""
         offset = len(self.textures)
         for row in other.textures:
             moved = list(row)
-            for i in range(3):
-                axis = row[1 + 4 * i : 4 + 4 * i]
-                new = [sum(axis[k] * rotation[j][k] for k in range(3)) / scale for j in range(3)]
-                shift = sum(axis[k] * base[k] for k in range(3)) - sum(new[k] * centre[k] for k in range(3))
-                moved[1 + 4 * i : 5 + 4 * i] = [*new, row[4 + 4 * i] + shift]
+            for i in range(1, 13, 4):
+                x, y, z = (row[i + k] / scale[k] for k in range(3))
+                new = [x * r[0] + y * r[1] + z * r[2] for r in rotation]
+                shift = sum(row[i + k] * base[k] for k in range(3)) - sum(new[k] * target[k] for k in range(3))
+                moved[i : i + 4] = [*new, row[i + 3] + shift]
             self.textures.append(moved)
+        mixed = [[rotation[i][k] * scale[k] for k in range(3)] for i in range(3)]
         for kind, *part in other.parts:
-            columns = [
-                [scale * sum(rotation[i][k] * part[3 * k + j] for k in range(3)) for j in range(3)] for i in range(3)
-            ]
-            local = [part[9 + k] - base[k] for k in range(3)]
-            moved_centre = [centre[i] + scale * sum(rotation[i][k] * local[k] for k in range(3)) for i in range(3)]
-            rest = (part[12], part[13] + offset, part[14])
-            self.parts.append((kind, *columns[0], *columns[1], *columns[2], *moved_centre, *rest))
+            linear = [r[0] * part[j] + r[1] * part[3 + j] + r[2] * part[6 + j] for r in mixed for j in range(3)]
+            x, y, z = (part[9 + k] - base[k] for k in range(3))
+            centre = [target[i] + mixed[i][0] * x + mixed[i][1] * y + mixed[i][2] * z for i in range(3)]
+            self.parts.append((kind, *linear, *centre, part[12], part[13] + offset, part[14]))
+
+    def fit(self, other: "SceneBuilder", radius: float, target: Vector, angle: float) -> None:
+        """Add another builder's parts, turned about z and scaled to about `radius`, standing on `target`."""
+        low, high = other.extent()
+        scale = radius / max(math.dist(low, high) / 2, 1e-6)
+        base = ((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2])
+        self.place(other, (scale, scale, scale), turn(angle), base, target)
 
 
 def rotation_to(axis: Vector) -> Matrix:

@@ -80,7 +80,7 @@ class Caster:
         x: Float[Tensor, "s n"],
         y: Float[Tensor, "s n"],
     ) -> Int[Tensor, " rays"]:
-        """Return the keys [s n] of `s` rays at grid positions x, y in each of `n` pixels, tried against given rows only.
+        """Return the keys [s n] of `s` rays at grid positions x, y in each of `n` pixels, tried against their rows.
 
         `rows` are the candidates as `row_of` gives them; a row may come twice, and so may nothing.
         """

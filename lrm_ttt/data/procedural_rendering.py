@@ -133,7 +133,7 @@ def _refine(
     fine: Tensor,
     lattice: Tensor,
 ) -> Tensor:
-    """Return colour and coverage [4 n] of the pixels `fine`, averaged over samples that try what the neighbours show."""
+    """Return colour and coverage [4 n] of the pixels `fine`, the mean of samples of what the neighbours show."""
     height, width = cameras.image_size
     padded = torch.nn.functional.pad(rows[None].double(), (1, 1, 1, 1), mode="replicate")[0].long()
     image = torch.div(fine, height * width, rounding_mode="floor")

@@ -21,7 +21,7 @@ _BIAS = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class ShadowMaps:
-    """What the lights of scenes [b] see: `depths` along their axes, infinite where nothing is, and their cameras [b 1]."""
+    """What the lights of scenes [b] see: their cameras [b 1] and `depths`, infinite where nothing is."""
 
     cameras: Cameras
     depths: Float[Tensor, "b side side"]
@@ -30,7 +30,7 @@ class ShadowMaps:
     def lit(
         self, points: Float[Tensor, "3 n"], normals: Float[Tensor, "3 n"], scenes: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
-        """Return how much of the light reaches world points of scenes: 0..1, blended over the map's cells; 1 outside of it."""
+        """Return which share of the light reaches world points, blended over the map's cells; 1 outside of it."""
         side = self.depths.shape[-1]
         to_camera = self.cameras.world_to_cam[:, 0, :3]
         focal, middle = self.cameras.intrinsics[:, 0, 0], self.cameras.intrinsics[:, 0, 2]

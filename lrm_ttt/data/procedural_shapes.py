@@ -63,7 +63,7 @@ def outward(kind: int, points: Float[Tensor, "3 n"], parameters: Float[Tensor, "
 
 
 def box_face(normals: Float[Tensor, "3 n"]) -> Int[Tensor, " n"]:
-    """Return which face 0..5 of a BOX or ROOM has these canonical normals (unit, along an axis): -x, +x, -y, +y, -z, +z."""
+    """Return the face (-x, +x, -y, +y, -z, +z) of a BOX or ROOM that has these canonical normals, units along an axis."""
     positive = normals.sum(0) > 0
     return torch.add(normals[1].abs().mul_(2), normals[2].abs(), alpha=4).long().add_(positive)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lrm_ttt.scene.manipulable import Manipulable
 
-PLAIN, NOISE, STRIPES, CHECKS, GRADIENT, SPOTS, MARKS, RINGS, BRICKS = range(9)
+PLAIN, NOISE, STRIPES, CHECKS, GRADIENT, SPOTS, MARKS, RINGS, BRICKS, PANEL = range(10)
 
 LATTICE_SIDE = 32
 
@@ -65,11 +65,12 @@ def texture_colors(
         if here.shape[0] == 0:
             continue
         u = own.index_select(1, here)
-        if kind in (MARKS, BRICKS):
+        if kind in (MARKS, BRICKS, PANEL):
             u = _face_coordinates(u, frames.index_select(1, here), normals.index_select(1, here))
         a, s, w = (values[0].index_select(0, here) for values in (amount, softness, warp))
         pattern.index_copy_(0, here, function(u, a, s, w, lattice))
-    mixed = colors[:3] + (colors[3:6] - colors[:3]) * pattern
+    mixed = colors[:3] + (colors[3:6] - colors[:3]) * pattern.clamp(max=1)
+    mixed += (colors[6:] - colors[3:6]) * (pattern - 1).clamp_(min=0)
     spotted = (mottle[0] > 0).nonzero().squeeze(1)
     share = torch.zeros_like(pattern)
     share.index_copy_(
@@ -87,7 +88,10 @@ def _face_coordinates(u: Tensor, frames: Tensor, normals: Tensor) -> Tensor:
     x, y, z = ((frames[4 * i : 4 * i + 3] * normals).sum(0).abs() for i in range(3))
     first = torch.where((x >= y) & (x >= z), u[1], u[0])
     second = torch.where((z > x) & (z > y), u[1], u[2])
-    return torch.stack([first, second])
+    # The face, as a number that differs between all six.
+    face = torch.where((x >= y) & (x >= z), 1.0, torch.where((z > x) & (z > y), 3.0, 2.0))
+    across = torch.where(face == 1, normals[0], torch.where(face == 3, normals[2], normals[1]))
+    return torch.stack([first, second, face * torch.where(across < 0, -1.0, 1.0)])
 
 
 def _noise(u: Tensor, lattice: Tensor) -> Tensor:
@@ -179,6 +183,34 @@ def _bricks(u: Tensor, amount: Tensor, softness: Tensor, warp: Tensor, lattice: 
     return torch.maximum(joint, tint)
 
 
+def _panel(u: Tensor, amount: Tensor, softness: Tensor, warp: Tensor, lattice: Tensor) -> Tensor:
+    """Fill each cell with a frame (1) and, inside of it, a disc, a ring or a letter of straight strokes (2)."""
+    cell = u[:2].floor()
+    x, y = (u[:2] - cell).unbind(0)
+    frame = _edge(0.5 * amount - 0.5 + torch.maximum((x - 0.5).abs(), (y - 0.5).abs()), softness)
+
+    def on(which: int) -> Tensor:
+        return _hash([cell[0], cell[1], u[2]], lattice, which * 1009)
+
+    x, y = (x - 0.5).mul_(1.8 / (1 - amount)), (y - 0.5).mul_(1.4 / (1 - amount))
+    across, along = 0.5 - (x.abs() - 0.45).abs(), 0.5 - (y.abs() - 0.45).abs()
+    left, upper = (x < 0).to(x.dtype), (y < 0).to(x.dtype)
+    side = (
+        on(1) * left * upper
+        + on(2) * left * (1 - upper)
+        + on(3) * (1 - left) * upper
+        + on(4) * (1 - left) * (1 - upper)
+    )
+    bar = torch.where(y.abs() < 0.25, on(5), torch.where(y < 0, on(6), on(7)))
+    along = torch.where(y.abs() < 0.25, 0.5 - y.abs(), along)
+    inside = (x.abs() < 0.6) & (y.abs() < 0.6)
+    letter = (((across > 0.38) & (side > 0.3)) | ((along > 0.38) & (bar > 0.4))) & inside
+    radius = (x * x + y * y).sqrt_()
+    disc = (radius < 0.55) & ((radius > 0.3) | (on(8) < 0.5))
+    drawn = torch.where(on(9) < 0.75, letter, disc)
+    return torch.where(drawn, 2.0, frame)
+
+
 _PATTERNS = {
     NOISE: _fractal,
     STRIPES: _stripes,
@@ -188,4 +220,5 @@ _PATTERNS = {
     MARKS: _marks,
     RINGS: _rings,
     BRICKS: _bricks,
+    PANEL: _panel,
 }
