@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lrm_ttt.errors import LrmTttError
+from lrm_ttt.kernels.native import INSTRUCTION_SETS, load_library
 from lrm_ttt.kernels.rasterizer.constants import Rasterized, Settings
 
-INSTRUCTION_SETS = ("portable", "avx2", "avx512")
 # Work below this many Gaussians plus pixels is done in a millisecond by one thread.
 SERIAL_BELOW = 10_000
 
@@ -43,12 +43,10 @@ class _Gradients(ctypes.Structure):
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled library, or None where it was not built."""
-    path = Path(__file__).with_name("_native.so")
-    if not path.is_file():
-        return None
-    built = ctypes.CDLL(str(path))
-    built.lrm_rasterize_instruction_set.restype = ctypes.c_char_p
-    built.lrm_rasterize_release.argtypes = (ctypes.c_void_p,)
+    built = load_library(Path(__file__).parent)
+    if built is not None:
+        built.lrm_rasterize_instruction_set.restype = ctypes.c_char_p
+        built.lrm_rasterize_release.argtypes = (ctypes.c_void_p,)
     return built
 
 
