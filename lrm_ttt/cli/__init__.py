@@ -8,6 +8,7 @@ it, inside `run`: help and typing mistakes are then answered at once.
 import difflib
 import importlib
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -44,12 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USERS_MISTAKE
     try:
         run(name, rest)
+        sys.stdout.flush()
     except LrmTttError as error:
         print(f"lrm-ttt {name}: {error}", file=sys.stderr)
         return USERS_MISTAKE
     except KeyboardInterrupt:
         print(f"\nlrm-ttt {name}: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        if not reader_has_left():
+            raise
+        # Nothing more can be printed; Python would fail again when it flushes what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return DONE
 
 
@@ -60,6 +67,15 @@ def run(name: str, words: Sequence[str]) -> None:
     module = importlib.import_module(f"lrm_ttt.cli.{name}")
     description = module.__doc__ or COMMANDS[name]
     module.run(tyro.cli(module.Arguments, prog=f"lrm-ttt {name}", description=description, args=list(words)))
+
+
+def reader_has_left() -> bool:
+    """Return whether standard output is a pipe that nobody reads any more, as in `lrm-ttt doctor | head -1`."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def usage() -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import os
 import subprocess
 import sys
 import time
@@ -88,6 +89,17 @@ def test_help_answers_at_once() -> None:
         seconds.append(time.perf_counter() - start)
     assert all(name in done.stdout for name in cli.COMMANDS)
     assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["doctor", "--help"]])
+def test_a_reader_that_leaves_early_is_no_error(words: list[str]) -> None:
+    """The pipe has no reader from the beginning, so the first write fails."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "lrm_ttt.cli", *words]
+    with os.fdopen(write_end, "wb") as pipe:
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
