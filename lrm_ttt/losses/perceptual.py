@@ -1,0 +1,98 @@
+"""Distance between images in the features of a VGG network whose weights the user names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lrm_ttt.errors import InvalidConfig
+
+# Positions in torchvision's vgg19().features after conv1_2, 2_2, 3_2, 4_2 and 5_2.
+VGG19_LAYERS = (2, 7, 12, 21, 30)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+class PerceptualError(nn.Module):
+    """Mean absolute difference of VGG-19 features, or LPIPS on VGG-16 (lpips's own linear layers come with that package).
+
+    `weights` is a local file with torchvision's names; raises `InvalidConfig` naming it when it is missing or of another network.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, network: str, weights: str) -> None:
+        super().__init__()
+        self.network = network
+        state = _load(Path(weights), network)
+        self.features = _vgg19(state, weights) if network == "vgg19" else _lpips(state, weights)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None])
+        self.requires_grad_(False).eval()
+
+    def forward(self, colors: Float[Tensor, "n 3 h w"], images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, ""]:
+        """Return the mean distance of images 0..1; the gradient goes to both."""
+        if self.network == "lpips":
+            return self.features(colors, images, normalize=True).mean()
+        x = (torch.cat([colors, images]) - self.mean) / self.deviation
+        total = torch.zeros((), device=x.device, dtype=x.dtype)
+        for part in self.features:
+            x = part(x)
+            ours, theirs = x.chunk(2)
+            total = total + (ours - theirs).abs().mean()
+        return total / len(self.features)
+
+
+def _load(path: Path, network: str) -> Mapping[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise InvalidConfig(
+            f"losses.perceptual_weights: the file {path} with the weights of {network} cannot be read: {error} "
+            "Give a file with torchvision's names, or set losses.perceptual to 0."
+        ) from error
+
+
+def _vgg19(state: Mapping[str, Tensor], path: str) -> nn.ModuleList:
+    from torchvision.models import vgg19
+
+    layers = vgg19(weights=None).features
+    _fill(layers, state, path)
+    starts = (0, *(stop + 1 for stop in VGG19_LAYERS[:-1]))
+    # The rectifier before the next convolution must not overwrite the feature that was just read.
+    for layer in layers:
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False
+    return nn.ModuleList(layers[start : stop + 1] for start, stop in zip(starts, VGG19_LAYERS, strict=True))
+
+
+def _lpips(state: Mapping[str, Tensor], path: str) -> nn.Module:
+    import lpips
+    from torchvision.models import vgg16
+
+    layers = vgg16(weights=None).features
+    _fill(layers, state, path)
+    metric = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+    slices = [getattr(metric.net, f"slice{number}") for number in range(1, 6)]
+    # Its slices keep torchvision's layer numbers as names.
+    for part in slices:
+        for name, layer in part.named_children():
+            if isinstance(layer, nn.Conv2d):
+                layer.load_state_dict(layers[int(name)].state_dict())
+    return metric
+
+
+def _fill(layers: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
+    wanted = layers.state_dict()
+    found = {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}
+    wrong = [name for name, value in wanted.items() if name not in found or found[name].shape != value.shape]
+    if wrong:
+        raise InvalidConfig(f"losses.perceptual_weights: {path} holds another network: features.{wrong[0]} does not fit.")
+    layers.load_state_dict({name: found[name] for name in wanted})

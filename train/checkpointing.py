@@ -1,0 +1,105 @@
+"""Checkpoints of a run: written to a temporary folder and renamed, verified when read, the last few kept."""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lrm_ttt.errors import IncompatibleCheckpoint
+from lrm_ttt.model.checkpoint import read_weights
+
+FOLDER, STATE_FILE = "checkpoints", "state.json"
+# Tensors are kept in one file per part.
+PARTS = ("model", "average", "optimiser")
+
+
+def save_checkpoint(
+    run: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int
+) -> Path:
+    """Write RUN/checkpoints/step-N and remove all but the last `keep`; what was there stays whole until the rename."""
+    assert set(parts) == set(PARTS)
+    root = run / FOLDER
+    root.mkdir(parents=True, exist_ok=True)
+    for abandoned in root.glob(".writing-*"):
+        shutil.rmtree(abandoned)
+    final = root / f"step-{step:09d}"
+    temporary = root / f".writing-{final.name}"
+    temporary.mkdir()
+    digests = {}
+    for name, tensors in parts.items():
+        path = temporary / f"{name}.safetensors"
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
+        digests[path.name] = _digest(path)
+    text = json.dumps({**state, "step": step, "random": random_state(), "sha256": digests}, indent=2)
+    (temporary / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+    for path in temporary.iterdir():
+        _flush(path)
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(temporary, final)
+    _flush(root)
+    for old in list_checkpoints(run)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Return the checkpoints of a run, oldest first."""
+    return sorted((run / FOLDER).glob("step-*"))
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Return the tensors by part, and the rest; raises `IncompatibleCheckpoint` where a file is missing or was altered."""
+    path = folder / STATE_FILE
+    remedy = f"Remove {folder} to go on from the checkpoint before it."
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        digests = state["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        raise IncompatibleCheckpoint(f"{path} is missing or corrupt ({error}). {remedy}") from error
+    parts = {}
+    for name in PARTS:
+        file = folder / f"{name}.safetensors"
+        if not file.is_file() or digests.get(file.name) != _digest(file):
+            raise IncompatibleCheckpoint(f"{file} is missing, or is not what was written (its checksum differs). {remedy}")
+        parts[name] = read_weights(file)
+    return parts, state
+
+
+def random_state() -> dict[str, str]:
+    """Return the state of torch's global generators as text."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return {name: base64.b64encode(state.numpy().tobytes()).decode() for name, state in states.items()}
+
+
+def restore_random_state(text: Mapping[str, str]) -> None:
+    """Restore what `random_state` returned, as far as this machine has the devices."""
+    states = {
+        name: torch.frombuffer(bytearray(base64.b64decode(value)), dtype=torch.uint8) for name, value in text.items()
+    }
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

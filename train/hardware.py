@@ -1,0 +1,47 @@
+"""What the machine can do: which dtype to multiply in, whether there is a compiler, and how to name it in a report."""
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import torch
+
+from lrm_ttt.model.backbone import Precision
+
+# Processors that multiply bf16 faster than fp32, in the words of /proc/cpuinfo.
+BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def choose_precision(wanted: str, device: torch.device) -> Precision:
+    """Return the dtypes for `auto`, `fp32` or `bf16`; `auto` is bf16 where the hardware multiplies it natively."""
+    has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else bool(cpu_flags() & BF16_FLAGS)
+    if wanted == "bf16" or (wanted == "auto" and has_bf16):
+        return Precision(torch.bfloat16, torch.bfloat16)
+    return Precision()
+
+
+def has_compiler() -> bool:
+    """Return whether torch.compile finds a C++ compiler."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+
+
+def cpu_flags() -> set[str]:
+    """Return the instruction sets that Linux lists; none on other systems."""
+    return set(_cpu_entry("flags").split())
+
+
+def describe(device: torch.device) -> str:
+    """Return one line about the device that trained."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_entry('model name') or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_entry(key: str) -> str:
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(key):
+                return line.partition(":")[2].strip()
+    return ""

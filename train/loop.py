@@ -1,0 +1,241 @@
+"""The loop that changes slow weights: draw scenes, reconstruct, render, compare, step; report, validate, keep checkpoints."""
+
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, set_seed
+
+from lrm_ttt.losses.objective import LossTerms, Objective
+from lrm_ttt.model.checkpoint import load_matching
+from lrm_ttt.model.reconstructor import Reconstructor, compile_blocks
+from lrm_ttt.render.render import render
+from lrm_ttt.scene.manipulable import cat
+from lrm_ttt.scene.views import SceneBatch, Views
+from lrm_ttt.train.config import StageConfig, TrainConfig
+from lrm_ttt.train.data import Prefetcher, training_batch, training_generator, validation_batches
+from lrm_ttt.train.hardware import choose_precision, has_compiler
+from lrm_ttt.train.logging import Reporter, RunningMeans, Stopwatch, logger, measure_module
+from lrm_ttt.train.optimiser import Optimiser, WeightAverage
+from lrm_ttt.train.progress import Progress
+from lrm_ttt.train.run_folder import RunFolder
+from lrm_ttt.train.schedule import early_decay, learning_rate_factor, stage_at
+from lrm_ttt.train.validation import validate
+
+
+# Every number of input views is another shape to the compiler.
+MAX_RECOMPILATIONS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What is said on the command line rather than in the configuration."""
+
+    resume: bool = False
+    max_hours: float | None = None
+    init: str | None = None
+    command: str = ""
+
+
+class Trainer:
+    """One run in one folder. `run` returns when the steps are done, the time is up, or a signal came."""
+
+    def __init__(self, config: TrainConfig, folder: Path, options: RunOptions | None = None) -> None:
+        self.config = config
+        self.options = options or RunOptions()
+        log_with = "tensorboard" if config.tensorboard else None
+        self.accelerator = Accelerator(mixed_precision="no", log_with=log_with, project_dir=str(folder))
+        self.device = self.accelerator.device
+        self.folder = RunFolder(folder, config, self.options.resume, self.accelerator.is_main_process)
+        if config.tensorboard:
+            self.accelerator.init_trackers("tensorboard")
+        self.reporter = Reporter(folder, self.accelerator, config.total_steps, config.tensorboard)
+        set_seed(config.seed)
+        self.model = Reconstructor(config.model, choose_precision(config.precision, self.device))
+        if self.options.init is not None:
+            self._initialise(self.options.init)
+        self.model.backbone.checkpointing = config.activation_checkpointing
+        self.model.to(self.device).train()
+        self.optimiser = Optimiser(self.model.named_parameters(), config.optimiser)
+        self.average = WeightAverage(self.model, config.ema_decay)
+        self.progress = Progress.begin(config)
+        if self.options.resume:
+            self.progress = self.folder.restore(self.model, self.average, self.optimiser)
+        self._compile()
+        self.wrapped = self.accelerator.prepare_model(self.model)
+        self.validation = validation_batches(config.validation, self.device)
+        self.objectives: dict[int, Objective] = {}
+        self.stopwatch, self.means = Stopwatch(), RunningMeans()
+        measure_module(self.model.tokenizer, self.stopwatch, "forward: evidence and tokens")
+        measure_module(self.model.head, self.stopwatch, "forward: head")
+        self.step_seconds = 0.0
+        self.stop_signal: int | None = None
+
+    def run(self) -> Progress:
+        """Train to the end of the schedule, or until the time is up or a signal comes; leave a checkpoint in each case."""
+        progress = self.progress
+        prefetcher = Prefetcher(self._draw, self.config.prefetch)
+        last_saved = time.monotonic()
+        try:
+            with self._signals():
+                while progress.step < progress.decay.end and self.stop_signal is None:
+                    self._step(prefetcher)
+                    due = time.monotonic() - last_saved > 60 * self.config.checkpoint_every_minutes
+                    if progress.step % self.config.log_every == 0:
+                        self._report()
+                    if progress.step % self.config.validate_every == 0 or progress.step == progress.decay.end:
+                        self._validate()
+                    if due:
+                        self._save()
+                        last_saved = time.monotonic()
+            progress.finished = progress.step >= progress.decay.end
+            if self.stop_signal is not None:
+                self.reporter.say(f"{signal.Signals(self.stop_signal).name}: a checkpoint of step {progress.step} is kept")
+            self._save()
+        finally:
+            prefetcher.close()
+            self.reporter.close()
+        return progress
+
+    def _step(self, prefetcher: Prefetcher) -> None:
+        progress, parts = self.progress, self.config.accumulation
+        start = time.perf_counter()
+        stage_index, step_in_stage = stage_at(self.config, progress.step)
+        stage = self.config.stages[stage_index]
+        for part in range(parts):
+            with self.stopwatch("data"):
+                batch = prefetcher.get((progress.step, part), self._following(progress.step, part))
+            last = part == parts - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                self._learn(batch, stage_index, stage)
+            progress.scenes += stage.batch_size * self.accelerator.num_processes
+        factor = learning_rate_factor(stage, step_in_stage, progress.decay, progress.step)
+        with self.stopwatch("optimiser"):
+            norm, stepped = self.optimiser.step(factor * stage.lr, factor * stage.muon_lr)
+            progress.step += 1
+            if stepped:
+                self.average.update(progress.step)
+            else:
+                progress.skipped += 1
+        self.means.add({"gradient_norm": norm, "lr": factor * stage.lr})
+        seconds = time.perf_counter() - start
+        progress.seconds += seconds
+        self.step_seconds = seconds if not self.step_seconds else 0.9 * self.step_seconds + 0.1 * seconds
+        self._watch_the_clock()
+
+    def _learn(self, batch: SceneBatch, stage_index: int, stage: StageConfig) -> None:
+        """Add the gradients of one batch."""
+        with self.stopwatch("forward"):
+            gaussians = self.wrapped(batch.inputs)
+        targets = rendered_views(batch, stage.num_input_renders)
+        with self.stopwatch("render"):
+            renderings = render(gaussians, targets.cameras, batch.backgrounds)
+        with self.stopwatch("losses"):
+            losses: LossTerms = self._objective(stage_index)(renderings, targets, gaussians, batch.inputs)
+        with self.stopwatch("backward"):
+            self.accelerator.backward(losses.total / self.config.accumulation)
+        self.means.add({"loss": losses.total, **losses.terms})
+
+    def _draw(self, step: int, part: int) -> SceneBatch:
+        stage = self.config.stages[stage_at(self.config, step)[0]]
+        generator = training_generator(self.config.seed, step, part, self.accelerator.process_index)
+        return training_batch(stage, generator, self.device)
+
+    def _following(self, step: int, part: int) -> tuple[int, int] | None:
+        following = (step, part + 1) if part + 1 < self.config.accumulation else (step + 1, 0)
+        return following if following[0] < self.progress.decay.end else None
+
+    def _objective(self, stage_index: int) -> Objective:
+        if stage_index not in self.objectives:
+            losses = self.config.stages[stage_index].losses
+            self.objectives[stage_index] = Objective(losses, self.config.model.tokenizer.patch_size).to(self.device)
+        return self.objectives[stage_index]
+
+    def _report(self) -> None:
+        """Write the means and the seconds per step since the last report."""
+        progress, steps = self.progress, self.config.log_every
+        means = self.means.collect()
+        seconds = {name: round(value / steps, 4) for name, value in self.stopwatch.collect().items()}
+        counts = {"scenes": progress.scenes, "skipped": progress.skipped, "hours": progress.seconds / 3600}
+        stage = self.config.stages[stage_at(self.config, progress.step - 1)[0]].name
+        self.reporter.record("train", progress.step, {**means, **counts, "stage": stage, "seconds": seconds})
+        shares = ", ".join(f"{name} {value:.3f}" for name, value in seconds.items())
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+        held_out = ", ".join(f"{name} {value:.3f}" for name, value in progress.validation.items())
+        self.reporter.show(
+            progress.step, f"{stage}  {terms}  {held_out}  {self.step_seconds:.3f} s/step ({shares}), skipped {progress.skipped}"
+        )
+
+    def _validate(self) -> None:
+        """Measure the average and the live weights on the held-out scenes."""
+        if not self.accelerator.is_main_process:
+            return
+        live = validate(self.model, self.validation)
+        self.average.swap()
+        averaged = validate(self.model, self.validation)
+        self.average.swap()
+        self.progress.validation = averaged | {f"raw_{name}": value for name, value in live.items()}
+        self.reporter.record("validation", self.progress.step, self.progress.validation)
+
+    def _save(self) -> None:
+        self.folder.save(self.model, self.average, self.optimiser, self.progress, self.options.command)
+
+    def _watch_the_clock(self) -> None:
+        """Enter the decay early when `max_hours` are nearly over, once, and the same on every rank."""
+        progress, hours = self.progress, self.options.max_hours
+        if hours is None or progress.step >= progress.decay.start:
+            return
+        decay = early_decay(self.config, progress.step, progress.seconds, 3600 * hours, self.step_seconds)
+        if self.accelerator.num_processes > 1:
+            decay = broadcast_object_list([decay])[0]
+        if decay is not None:
+            progress.decay = decay
+            self.reporter.total_steps = decay.end
+            self.reporter.record("decay", progress.step, {"start": decay.start, "end": decay.end})
+            self.reporter.say(f"step {progress.step}: {hours} hours are nearly over, so the rate decays until step {decay.end}")
+
+    def _initialise(self, source: str) -> None:
+        differences = load_matching(self.model, source)
+        self.reporter.say(f"began from {source}" + "".join(f"; {difference}" for difference in differences))
+
+    def _compile(self) -> None:
+        """Compile the blocks where that is wanted and can be done."""
+        if self.config.compile and self.device.type == "cpu" and not has_compiler():
+            self.reporter.say("no C++ compiler was found, so the blocks run uncompiled, and slower")
+        elif self.config.compile:
+            torch._dynamo.config.recompile_limit = MAX_RECOMPILATIONS
+            compile_blocks(self.model)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM end the run after the step that is under way; a second one ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if self.stop_signal is not None:
+                raise KeyboardInterrupt
+            self.stop_signal = number
+
+        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def rendered_views(batch: SceneBatch, num_input_renders: int) -> Views:
+    """Return the targets, and behind them the first of the inputs (whose order is random)."""
+    assert batch.targets is not None
+    if num_input_renders == 0:
+        return batch.targets
+    return cat([batch.targets, batch.inputs[:, :num_input_renders]], 1)

@@ -1,0 +1,103 @@
+"""Muon for the matrices of the blocks and AdamW for the rest, as one; and the average of the weights."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lrm_ttt.errors import IncompatibleCheckpoint
+from lrm_ttt.train.config import OptimiserConfig
+
+
+def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    """Return whether Muon may take a parameter: a matrix inside a block (not the embedding, the head or the inner rates)."""
+    return parameter.ndim == 2 and ".blocks." in f".{name}" and "inner_lr" not in name
+
+
+class Optimiser:
+    """Step both optimisers together. A step whose gradient is too large or not finite is skipped."""
+
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], config: OptimiserConfig) -> None:
+        self.config = config
+        self.parameters = dict(named)
+        muon = [p for name, p in self.parameters.items() if config.muon and is_hidden_matrix(name, p)]
+        self.taken = set(map(id, muon))
+        rest = [p for p in self.parameters.values() if id(p) not in self.taken]
+        groups = [
+            {"params": [p for p in rest if p.ndim == 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in rest if p.ndim != 2], "weight_decay": 0.0},
+        ]
+        self.adamw = torch.optim.AdamW([group for group in groups if group["params"]], betas=config.betas, fused=True)
+        self.muon = None
+        if muon:
+            # The update then has AdamW's root mean square, so that one scale of learning rates serves both.
+            self.muon = torch.optim.Muon(
+                muon, weight_decay=config.weight_decay, momentum=config.muon_momentum, adjust_lr_fn="match_rms_adamw"
+            )
+
+    def step(self, lr: float, muon_lr: float) -> tuple[float, bool]:
+        """Clip, step unless the gradient is beyond all bounds, and clear the gradients; return its norm and whether it stepped."""
+        for optimiser, rate in ((self.adamw, lr), (self.muon, muon_lr)):
+            for group in optimiser.param_groups if optimiser else ():
+                group["lr"] = rate
+        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm, foreach=True))
+        # False for NaN too.
+        stepped = norm <= self.config.skip_norm
+        if stepped:
+            self.adamw.step()
+            if self.muon is not None:
+                self.muon.step()
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        return norm, stepped
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the state as flat tensors, named `parameter/entry`."""
+        return {
+            f"{name}/{key}": value
+            for name, parameter in self.parameters.items()
+            for key, value in self._owner(parameter).state.get(parameter, {}).items()
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state` returned; raises `IncompatibleCheckpoint` where it was made for other parameters."""
+        for full, value in state.items():
+            name, _, key = full.rpartition("/")
+            parameter = self.parameters.get(name)
+            if parameter is None or (value.ndim and value.shape != parameter.shape):
+                raise IncompatibleCheckpoint(f"The state of the optimiser has '{full}', which does not fit this model.")
+            # A new tensor: the file's mapping must not be written to.
+            self._owner(parameter).state[parameter][key] = value.to(parameter.device if value.ndim else "cpu", copy=True)
+
+    def _owner(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
+        return self.muon if self.muon is not None and id(parameter) in self.taken else self.adamw
+
+
+class WeightAverage:
+    """An exponential average of the trained weights, quick to follow at first."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.live = {name: p.detach() for name, p in model.state_dict(keep_vars=True).items()}
+        self.weights = {name: tensor.clone() for name, tensor in self.live.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the weights after `step` steps."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.weights.values()), list(self.live.values()), 1 - decay)
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Restore the average."""
+        for name, tensor in weights.items():
+            self.weights[name].copy_(tensor)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the model's weights and the average in place; called twice it changes nothing."""
+        for name, average in self.weights.items():
+            live = self.live[name]
+            held = live.clone()
+            live.copy_(average)
+            average.copy_(held)
