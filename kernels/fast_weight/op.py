@@ -26,8 +26,8 @@ def update_fast_weights(
 ) -> FastWeights:
     """Write a chunk of `n` tokens: one Muon-orthogonalised step from all of them at once.
 
-    `k` has unit rows. `newton_schulz_dtype` None means the dtype of `k`; fast weights stay in their own dtype. Differentiable in
-    everything but the stored norms. Costs 12 n d f + the Newton-Schulz steps per memory.
+    `k` has unit rows. `newton_schulz_dtype` None means the dtype of `k`; fast weights stay in their own dtype.
+    Differentiable in everything but the stored norms. Costs 12 n d f + the Newton-Schulz steps per memory.
     """
     return commit_reference(
         weights, orthogonalise(gradients_reference(weights, k, v, rates), num_steps, newton_schulz_dtype)
@@ -40,7 +40,10 @@ def query_fast_weights(weights: FastWeights, q: Float[Tensor, "*b n d"]) -> Floa
 
 
 def orthogonalise(gradients: Gradients, num_steps: int = NUM_STEPS, dtype: torch.dtype | None = None) -> Gradients:
-    """Orthogonalise the three matrices in one batch; `down` joins it transposed, which Newton-Schulz does not notice."""
+    """Orthogonalise the three matrices in one batch.
+
+    `down` joins it transposed, which Newton-Schulz does not notice.
+    """
     stacked = torch.stack([gradients.gate, gradients.up, gradients.down.mT], 0)
     gate, up, down = newton_schulz(stacked, num_steps, dtype).unbind(0)
     return Gradients(gate, up, down.mT)

@@ -11,8 +11,8 @@ def newton_schulz_reference(
 ) -> Float[Tensor, "*b rows cols"]:
     """Push all singular values of `matrix` towards one, keeping its singular vectors (Muon; MODEL.md, step 5).
 
-    The matrix is divided by its Frobenius norm first, so a common factor cancels. Differentiable. Costs 15 (4 m^2 n + 2 m^3) / 6 FLOP a
-    matrix with m the shorter side.
+    The matrix is divided by its Frobenius norm first, so a common factor cancels. Differentiable. Costs 15 (4 m^2 n +
+    2 m^3) / 6 FLOP a matrix with m the shorter side.
     """
     a, b, c = COEFFICIENTS
     tall = matrix.shape[-2] > matrix.shape[-1]

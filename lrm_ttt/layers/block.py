@@ -13,7 +13,10 @@ from lrm_ttt.layers.norms import LayerNorm
 
 
 class Block(nn.Module):
-    """x = x + f(norm(x)) for f in (window attention, memory, MLP). The residual stream keeps its dtype; the work is done in `dtype`."""
+    """x = x + f(norm(x)) for f in (window attention, memory, MLP).
+
+    The residual stream keeps its dtype; the work is done in `dtype`.
+    """
 
     def __init__(self, width: int, attention_head_dim: int, memory: MemoryConfig, feed_forward_multiple: int) -> None:
         super().__init__()

@@ -16,7 +16,10 @@ from lrm_ttt.model.state import SceneState
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """Dtypes of the work: `compute` for products, `newton_schulz` for the orthogonalisation. Parameters and fast weights stay fp32."""
+    """Dtypes of the work.
+
+    `compute` for products, `newton_schulz` for the orthogonalisation. Parameters and fast weights stay fp32.
+    """
 
     compute: torch.dtype = torch.float32
     newton_schulz: torch.dtype = torch.float32
@@ -42,8 +45,8 @@ class Backbone(nn.Module):
     ) -> tuple[SceneState, Float[Tensor, "b v n d"]]:
         """Write the tokens of `v` views and return the new state with the features that these tokens read.
 
-        `single` and `chunked` write once, from an empty state; only `causal` may go on from a state that has seen views. Raises
-        `InvalidConfig` otherwise.
+        `single` and `chunked` write once, from an empty state; only `causal` may go on from a state that has seen
+        views. Raises `InvalidConfig` otherwise.
         """
         schedule = self.config.schedule
         if state.num_views and schedule != "causal":

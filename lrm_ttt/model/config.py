@@ -1,4 +1,7 @@
-"""Which model: plain data, checked when made, stored in every checkpoint. Free of torch modules, so loading it costs nothing."""
+"""Which model.
+
+Plain data, checked when made, stored in every checkpoint. Free of torch modules, so loading it costs nothing.
+"""
 
 import dataclasses
 from typing import Literal
@@ -40,7 +43,7 @@ class BackboneConfig:
 class EvidenceConfig:
     """Plane-sweep matching evidence (evidence.py): `num_planes` distances, each compared in the nearest views."""
 
-    num_planes: int = 32
+    num_planes: int = 48
     num_neighbours: int = 4
     num_silhouettes: int = 8
 
@@ -64,8 +67,9 @@ class TokenizerConfig:
 class GaussianHeadConfig:
     """How features become Gaussians (MODEL.md, Gaussian head). The constants are sensitive, so they are configuration.
 
-    `distance`: `far` places Gaussians at far * sigmoid along the ray (scenes), `range` between the near and far distance of the
-    capture (objects, and scenes whose range is known), `evidence` weighs the planes of the sweep, and takes colours from the pixels.
+    `distance`: `far` places Gaussians at far * sigmoid along the ray (scenes), `range` between the near and far
+    distance of the capture (objects, and scenes whose range is known), `evidence` weighs the planes of the sweep, and
+    takes colours from the pixels.
     """
 
     sh_degree: int = 0

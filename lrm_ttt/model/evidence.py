@@ -1,7 +1,7 @@
 """Plane-sweep evidence of a set of views: which distances along each pixel's ray the other views agree with.
 
-Ours, not the papers': multi-view stereo's oldest idea as extra channels, so that few training scenes suffice. Its cost is linear in the
-number of views, because each is compared with a fixed number of others.
+Ours, not the papers': multi-view stereo's oldest idea as extra channels, so that few training scenes suffice. Its
+cost is linear in the number of views, because each is compared with a fixed number of others.
 """
 
 import dataclasses
@@ -54,8 +54,8 @@ class Evidence(Manipulable):
 def distance_range(cameras: Cameras, is_object: bool) -> DistanceRange:
     """Return the range of views `[*b v]` of a scene that has its focus in the origin.
 
-    An object lies in the ball around the focus that fills the images; anything else from NEAREST to FARTHEST times the distance to the
-    focus.
+    An object lies in the ball around the focus that fills the images; anything else from NEAREST to FARTHEST times
+    the distance to the focus.
     """
     distance = cameras.centres.square().sum(-1).sqrt()
     if not is_object:
@@ -87,13 +87,16 @@ def gather_evidence(views: Views, ranges: DistanceRange, config: EvidenceConfig)
 def choose_others(
     cameras: Cameras, config: EvidenceConfig
 ) -> tuple[Int[Tensor, "b v colours"], Int[Tensor, "b v silhouettes"]]:
-    """Return, for each view `[b v]`, the nearest others to compare colours with, and others spread from near to far for silhouettes."""
+    """Return, for each view `[b v]`, the nearest others to compare colours with.
+
+    And others spread from near to far for silhouettes.
+    """
     num_views = cameras.shape[-1]
     apart = torch.cdist(cameras.centres.double(), cameras.centres.double())
     apart = apart + 1 - cameras.forward.double() @ cameras.forward.double().mT
     apart = apart + torch.eye(num_views, device=apart.device) * 1e9
     # Ties (regular rigs have many) go to the lower index, and rounding must not decide.
-    order = (apart * 1e6).round().argsort(-1, stable=True)[..., : max(1, num_views - 1)]
+    order = (apart * 1e6).round().argsort(dim=-1, stable=True)[..., : max(1, num_views - 1)]
     count = order.shape[-1]
     spread = torch.linspace(0, count - 1, min(config.num_silhouettes, count), device=order.device).round().long()
     return order[..., : config.num_neighbours], order[..., spread]

@@ -1,4 +1,7 @@
-"""Published state dicts to ours: kind and sizes are read from names and shapes, and no key may be missing or left over."""
+"""Published state dicts to ours.
+
+Kind and sizes are read from names and shapes, and no key may be missing or left over.
+"""
 
 import re
 from collections.abc import Mapping
@@ -39,7 +42,10 @@ BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
 def rename_tttlrm(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state dict of our `Reconstructor`; raise `IncompatibleCheckpoint` listing the keys that have no counterpart."""
+    """Return the state dict of our `Reconstructor`.
+
+    Raise `IncompatibleCheckpoint` listing the keys that have no counterpart.
+    """
     renamed, foreign = {}, []
     for name, tensor in published.items():
         block = BLOCK.fullmatch(name)

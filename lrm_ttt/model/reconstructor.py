@@ -17,10 +17,11 @@ from lrm_ttt.scene.views import Views
 
 
 class Reconstructor(nn.Module):
-    """A feed-forward reconstructor (tttLRM, arXiv 2602.20160). Nothing is mutated: the scene state is an argument and a result.
+    """A feed-forward reconstructor (tttLRM, arXiv 2602.20160). Nothing is mutated: the scene state is an argument and
+    a result.
 
-    Views are `[b v]`, in the scene's normalised frame (scene/similarity.py, `config.normalisation`), with height and width multiples of
-    the patch size. `precision` is an attribute because every part shares it; parameters stay fp32.
+    Views are `[b v]`, in the scene's normalised frame (scene/similarity.py, `config.normalisation`), with height and
+    width multiples of the patch size. `precision` is an attribute because every part shares it; parameters stay fp32.
     """
 
     def __init__(self, config: ModelConfig, precision: Precision | None = None) -> None:
@@ -60,8 +61,8 @@ class Reconstructor(nn.Module):
     def forward(self, inputs: Views, virtual: Sequence[int] | None = None) -> Gaussians:
         """Reconstruct from `inputs`, with all of them as virtual views, or those at the positions `virtual`.
 
-        With the schedules `single` and `chunked` the features that the inputs read are those that the virtual views would read, so the
-        second pass is not computed (MODEL.md, A fact worth 1.67x).
+        With the schedules `single` and `chunked` the features that the inputs read are those that the virtual views
+        would read, so the second pass is not computed (MODEL.md, A fact worth 1.67x).
         """
         tokens = self.tokenize(inputs)
         state, features = self.backbone.update(tokens.tokens, self.start(inputs.shape[0]), self.precision)

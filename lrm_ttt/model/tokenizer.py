@@ -41,7 +41,10 @@ class ViewTokens(Manipulable):
 
 
 def ray_channels(cameras: Cameras, images: Float[Tensor, "*b 3 h w"] | None) -> Float[Tensor, "*b h w 12"]:
-    """Return origin, unit direction, origin x direction and 2 rgb - 1 of every pixel; zeros for colours where there is no image."""
+    """Return origin, unit direction, origin x direction and 2 rgb - 1 of every pixel.
+
+    Zeros for colours where there is no image.
+    """
     origins, directions = cameras.rays()
     colors = torch.zeros_like(origins) if images is None else images.movedim(-3, -1) * 2 - 1
     return torch.cat([origins, directions, torch.linalg.cross(origins, directions), colors], -1)

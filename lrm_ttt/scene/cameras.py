@@ -21,8 +21,8 @@ class ImageSize(NamedTuple):
 class Cameras(Manipulable):
     """Posed pinhole cameras of one image size.
 
-    `cam_to_world` is a rigid camera-to-world matrix in OpenCV axes (+x right, +y down, +z forward). `intrinsics` is (fx, fy, cx, cy)
-    in pixels of `image_size`, with pixel centres at +0.5 (the image spans 0..width and 0..height).
+    `cam_to_world` is a rigid camera-to-world matrix in OpenCV axes (+x right, +y down, +z forward). `intrinsics` is
+    (fx, fy, cx, cy) in pixels of `image_size`, with pixel centres at +0.5 (the image spans 0..width and 0..height).
     """
 
     cam_to_world: Float[Tensor, "*b 4 4"]
@@ -64,7 +64,10 @@ class Cameras(Manipulable):
         return self.centres[..., None, None, :].expand_as(directions), directions
 
     def project(self, points: Float[Tensor, "*b n 3"]) -> tuple[Float[Tensor, "*b n 2"], Float[Tensor, "*b n"]]:
-        """Return pixel positions and depths (camera z) of world points; pixels mean nothing where the depth is not positive."""
+        """Return pixel positions and depths (camera z) of world points.
+
+        Pixels mean nothing where the depth is not positive.
+        """
         world_to_cam = self.world_to_cam
         in_camera = points @ world_to_cam[..., :3, :3].transpose(-1, -2) + world_to_cam[..., None, :3, 3]
         depths = in_camera[..., 2]
@@ -100,7 +103,8 @@ class Cameras(Manipulable):
 def look_at(
     centres: Float[Tensor, "*b 3"], targets: Float[Tensor, "*b 3"], up: Float[Tensor, "*#b 3"]
 ) -> Float[Tensor, "*b 4 4"]:
-    """Return camera-to-world matrices (OpenCV axes) at `centres` that look at `targets` with world `up` towards the image top.
+    """Return camera-to-world matrices (OpenCV axes) at `centres` that look at `targets` with world `up` towards the
+    image top.
 
     Where the viewing direction is parallel to `up` another up is taken.
     """

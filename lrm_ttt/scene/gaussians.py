@@ -17,8 +17,9 @@ SH_C0 = 0.28209479177387814
 class Gaussians(Manipulable):
     """Gaussians as renderers take them.
 
-    `scales` are standard deviations in scene units, `wxyz` unit quaternions, `opacities` 0..1, `sh` real spherical harmonics up to some
-    degree (k = (degree + 1)^2) in world directions with the +0.5 convention: colour = max(0.5 + sum_k sh_k Y_k, 0).
+    `scales` are standard deviations in scene units, `wxyz` unit quaternions, `opacities` 0..1, `sh` real spherical
+    harmonics up to some degree (k = (degree + 1)^2) in world directions with the +0.5 convention: colour = max(0.5 +
+    sum_k sh_k Y_k, 0).
     """
 
     means: Float[Tensor, "*b n 3"]
@@ -61,7 +62,8 @@ class Gaussians(Manipulable):
     def prune(
         self, keep_fraction: float, random_fraction: float = 0.0, generator: torch.Generator | None = None
     ) -> "Gaussians":
-        """Keep the share `keep_fraction` of highest opacity, and `random_fraction` of the rest at random (tttLRM: 0.4 and 0.1).
+        """Keep the share `keep_fraction` of highest opacity, and `random_fraction` of the rest at random (tttLRM: 0.4
+        and 0.1).
 
         Works on one scene; the order of the Gaussians is kept.
         """

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-
 M = TypeVar("M", bound="Manipulable")
 
 
@@ -15,8 +14,8 @@ M = TypeVar("M", bound="Manipulable")
 class Manipulable:
     """Act on every tensor field of a frozen dataclass at once.
 
-    All tensor fields share the leading batch dimensions `shape`; fields that are not tensors (an image size) are kept as they
-    are, nested `Manipulable` fields are treated alike and `None` stays `None`.
+    All tensor fields share the leading batch dimensions `shape`; fields that are not tensors (an image size) are kept
+    as they are, nested `Manipulable` fields are treated alike and `None` stays `None`.
     """
 
     @property

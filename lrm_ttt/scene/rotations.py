@@ -19,7 +19,10 @@ def wxyz_to_matrix(wxyz: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"]:
 
 
 def matrix_to_wxyz(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]:
-    """Return unit quaternions with the largest of the four candidates chosen, so that it is accurate for every rotation."""
+    """Return unit quaternions with the largest of the four candidates chosen.
+
+    So that it is accurate for every rotation.
+    """
     m = matrix
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     a, b, c = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
@@ -76,10 +79,11 @@ def sh_basis(directions: Float[Tensor, "*b 3"], degree: int) -> Float[Tensor, "*
 
 
 def rotate_sh(sh: Float[Tensor, "*b n k 3"], rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b n k 3"]:
-    """Rotate real spherical harmonics with the world: the colour seen along R d afterwards is the one seen along d before.
+    """Rotate real spherical harmonics with the world: the colour seen along R d afterwards is the one seen along d
+    before.
 
-    Each band is mapped by the matrix that least squares finds between the basis at fixed directions and at those directions rotated
-    back, which is exact because a band is closed under rotation.
+    Each band is mapped by the matrix that least squares finds between the basis at fixed directions and at those
+    directions rotated back, which is exact because a band is closed under rotation.
     """
     degree = round(sh.shape[-2] ** 0.5) - 1
     if degree == 0:

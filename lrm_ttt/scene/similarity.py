@@ -54,9 +54,9 @@ class Similarity(Manipulable):
 def normalising_similarity(inputs: Cameras, by: Normalisation, distance: float = 2.0) -> Similarity:
     """Return the world -> scene map that the cameras `[*b v]` of the *input* views define.
 
-    `focus` puts the point that the cameras look at in the origin and the mean camera at `distance` from it, with the axes of the mean
-    camera. `mean_camera` and `first_camera` put that camera in the origin and divide by the largest absolute coordinate of the camera
-    centres (tttLRM, MODEL.md). `none` changes nothing.
+    `focus` puts the point that the cameras look at in the origin and the mean camera at `distance` from it, with the
+    axes of the mean camera. `mean_camera` and `first_camera` put that camera in the origin and divide by the largest
+    absolute coordinate of the camera centres (tttLRM, MODEL.md). `none` changes nothing.
     """
     batch = inputs.shape[:-1]
     if by == "none":
@@ -76,8 +76,8 @@ def normalising_similarity(inputs: Cameras, by: Normalisation, distance: float =
 def focus_point(cameras: Cameras) -> Float[Tensor, "*b 3"]:
     """Return the point nearest to all optical axes of cameras `[*b v]` in least squares.
 
-    A weak pull towards a point in front of the mean camera, at four times the spread of the centres, keeps it finite for parallel axes,
-    and it never lies behind the mean camera.
+    A weak pull towards a point in front of the mean camera, at four times the spread of the centres, keeps it finite
+    for parallel axes, and it never lies behind the mean camera.
     """
     centres, forward = cameras.centres, cameras.forward
     eye = torch.eye(3, device=centres.device, dtype=centres.dtype)

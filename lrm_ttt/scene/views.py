@@ -15,8 +15,8 @@ from lrm_ttt.scene.similarity import Similarity
 class Views(Manipulable):
     """Images with their cameras.
 
-    `images` in 0..1, RGB already composited on the background. `masks` is coverage 0..1 (the alpha channel), `depths` is camera z in
-    the cameras' units with 0 where unknown; both only where the source has them.
+    `images` in 0..1, RGB already composited on the background. `masks` is coverage 0..1 (the alpha channel), `depths`
+    is camera z in the cameras' units with 0 where unknown; both only where the source has them.
     """
 
     images: Float[Tensor, "*b 3 h w"]
@@ -39,8 +39,9 @@ class Views(Manipulable):
 class SceneBatch(Manipulable):
     """A batch of `b` scenes in normalised coordinates.
 
-    `inputs` are written to the memory, `targets` are compared with renderings, `queries` are the virtual views (None: the inputs).
-    `world_to_scene` is the normalisation that was applied; its inverse leads back. `backgrounds` 0..1 is what shows where nothing is.
+    `inputs` are written to the memory, `targets` are compared with renderings, `queries` are the virtual views (None:
+    the inputs). `world_to_scene` is the normalisation that was applied; its inverse leads back. `backgrounds` 0..1 is
+    what shows where nothing is.
     """
 
     inputs: Views

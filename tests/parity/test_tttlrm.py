@@ -1,4 +1,7 @@
-"""Equality with the published tttLRM program, tensor by tensor. LRM_TTT_PARITY=DIR runs the fixtures in DIR instead of the shared ones."""
+"""Equality with the published tttLRM program, tensor by tensor.
+
+LRM_TTT_PARITY=DIR runs the fixtures in DIR instead of the shared ones.
+"""
 
 import os
 from pathlib import Path
@@ -78,7 +81,7 @@ def _run(meta: dict[str, str], tensors: dict[str, torch.Tensor], newton_schulz: 
         _record(block, f"expected/block{layer}", found)
     with torch.no_grad():
         tokens = model.tokenize(views)
-        state, features = model.backbone.update(tokens.tokens, model.start(views.shape[0]), model.precision)
+        state, _ = model.backbone.update(tokens.tokens, model.start(views.shape[0]), model.precision)
         chosen = virtual if virtual is not None else list(range(views.shape[1]))
         queries = tokens[:, chosen]
         queried = model.backbone.query(queries.tokens, state, model.precision)
