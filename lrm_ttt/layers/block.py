@@ -37,13 +37,16 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "b n d"],
         weights: FastWeights,
-        chunk: int,
+        chunk: int | None,
         causal: bool,
         newton_schulz_dtype: torch.dtype | None,
         dtype: torch.dtype,
     ) -> tuple[Float[Tensor, "b n d"], FastWeights]:
-        """Write the tokens in chunks of `chunk`; each chunk reads at once (`causal`), or all read the final weights."""
+        """Write the tokens in chunks of `chunk` (None: all at once); each chunk reads at once (`causal`), or all at the end."""
         tokens = self.memory.tokens(self.memory_norm(x, dtype))
+        if chunk is None:
+            weights = self.memory.update(weights, tokens, newton_schulz_dtype)
+            return x + self.memory.query(weights, tokens), weights
         num_tokens = x.shape[1]
         reads = []
         for start in range(0, num_tokens, chunk):
@@ -67,7 +70,7 @@ class Block(nn.Module):
         x: Float[Tensor, "b n d"],
         weights: FastWeights,
         window: int,
-        chunk: int,
+        chunk: int | None,
         causal: bool,
         newton_schulz_dtype: torch.dtype | None,
         dtype: torch.dtype,

@@ -55,7 +55,7 @@ class Backbone(nn.Module):
                 f"{state.num_views}. Give it all views in one update, or use a model with the schedule 'causal'."
             )
         batch, num_views, window, width = tokens.shape
-        chunk = window * (num_views if schedule == "single" else self.config.views_per_update)
+        chunk = None if schedule == "single" else window * self.config.views_per_update
         arguments = (window, chunk, schedule == "causal", precision.newton_schulz, precision.compute)
         x = tokens.reshape(batch, num_views * window, width)
         updated = []
