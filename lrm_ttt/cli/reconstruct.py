@@ -1,0 +1,60 @@
+"""Reconstruct a scene from posed images: Gaussian splats, renderings of held-out views, a video and a report.
+
+SOURCE is a capture: a folder with transforms.json (nerfstudio, instant-ngp, DL3DV, Blender), opencv_cameras.json or a
+COLMAP model, or that file itself. `example` makes a procedural capture on the spot.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from lrm_ttt.pipeline.config import Color, ReconstructConfig
+
+
+@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
+@dataclass(frozen=True)
+class Arguments(ReconstructConfig):
+    """Which capture, which of its views, which model, and where the result goes."""
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
+    views: Annotated[str | None, tyro.conf.arg(metavar="N|all|LIST")] = None
+    image_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="H W")] = None
+    checkpoint: Annotated[str | None, tyro.conf.arg(metavar="PATH_OR_HUB_ID")] = None
+    background: Annotated[Color, tyro.conf.arg(metavar="R G B")] = (1.0, 1.0, 1.0)
+
+
+def run(arguments: Arguments) -> None:
+    """Reconstruct, and print where the result is and how good."""
+    from lrm_ttt.cli.console import Reporter, command_line
+    from lrm_ttt.eval import metrics
+    from lrm_ttt.pipeline.dry_run import estimate
+    from lrm_ttt.pipeline.run import prepare
+    from lrm_ttt.pipeline.run import run as reconstruct
+
+    if arguments.dry_run:
+        print(estimate(prepare(arguments)))
+        return
+    with Reporter() as reporter:
+        numbers = reconstruct(arguments, metrics, reporter, command_line("reconstruct"))
+    print(outcome(arguments.out, numbers))
+
+
+def outcome(out: Path, numbers: dict[str, Any]) -> str:
+    """Say in a few lines what was made."""
+    seconds, held_out = numbers["seconds"], numbers["psnr_held_out"]
+    quality = [f"inputs {numbers['psnr_input']:.2f} dB"]
+    if held_out is not None:
+        similarity = numbers["ssim_held_out"]
+        extra = "" if similarity is None else f" (SSIM {similarity:.3f})"
+        quality.insert(0, f"{numbers['num_held_out_views']} held-out views {held_out:.2f} dB{extra}")
+    return "\n".join(
+        [
+            f"{out / 'scene.ply'}: {numbers['num_gaussians']:,} Gaussians from {numbers['num_input_views']} views "
+            f"in {seconds['read_to_ply']:.1f} s",
+            f"{', '.join(quality)}, lost in the .ply {numbers['ply_round_trip_db_gap']:.4f} dB",
+            f"{out / 'report.html'} shows it",
+        ]
+    )

@@ -1,0 +1,93 @@
+"""Find the model that a user names, or the one that comes with the package, and the device and backend it works on."""
+
+import dataclasses
+import importlib.resources
+from pathlib import Path
+
+import torch
+
+from lrm_ttt.errors import BackendUnavailable, IncompatibleCheckpoint
+from lrm_ttt.kernels.rasterizer.op import available_backends
+from lrm_ttt.model.backbone import Precision
+from lrm_ttt.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE, find_pretrained, from_pretrained, read_config
+from lrm_ttt.model.config import ModelConfig, Schedule
+from lrm_ttt.model.reconstructor import Reconstructor
+
+EMBEDDED = "embedded"
+
+
+def locate(checkpoint: str | None) -> Path:
+    """Return the folder of a checkpoint; None is the embedded one.
+
+    Raises `IncompatibleCheckpoint` where there is none.
+    """
+    if checkpoint is not None:
+        return find_pretrained(Path(checkpoint).expanduser() if checkpoint.startswith("~") else checkpoint)
+    weights = importlib.resources.files("lrm_ttt.weights")
+    assert isinstance(weights, Path), "lrm-ttt is installed as files"
+    folders = [weights, *sorted(path for path in weights.iterdir() if path.is_dir())]
+    for folder in folders:
+        if (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file():
+            return folder
+    raise IncompatibleCheckpoint(
+        f"This installation has no embedded model ({weights} holds no {WEIGHTS_FILE}). Pass --checkpoint, or install it again."
+    )
+
+
+def with_schedule(config: ModelConfig, schedule: Schedule | None) -> ModelConfig:
+    """Return the configuration with another way of writing views to memory; None keeps the checkpoint's."""
+    if schedule is None:
+        return config
+    return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, schedule=schedule))
+
+
+def load(folder: Path, device: torch.device, schedule: Schedule | None = None) -> Reconstructor:
+    """Return the model of a folder, ready to reconstruct on `device`."""
+    model = from_pretrained(folder, device, precision_for(device))
+    model.config = with_schedule(model.config, schedule)
+    model.backbone.config = model.config.backbone
+    return model
+
+
+def model_config(folder: Path, schedule: Schedule | None = None) -> ModelConfig:
+    """Return the configuration alone."""
+    return with_schedule(read_config(folder), schedule)
+
+
+def precision_for(device: torch.device) -> Precision:
+    """Return the dtypes that are fastest on a device."""
+    return Precision()
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that a user names; `auto` is a GPU where torch can use one.
+
+    Raises `BackendUnavailable` for a device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+        raise BackendUnavailable(f"--device {name}: there are auto, cpu, cuda and cuda:N.")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        why = "torch finds no GPU" if torch.version.cuda else "this torch is built without CUDA"
+        raise BackendUnavailable(f"--device {name}: {why}. Pass --device cpu; `lrm-ttt doctor` says more.")
+    if index and int(index) >= torch.cuda.device_count():
+        raise BackendUnavailable(f"--device {name}: there are {torch.cuda.device_count()} GPUs, counted from 0.")
+    return torch.device(name)
+
+
+def choose_backend(name: str, device: torch.device) -> str:
+    """Return the rasterizer that draws on a device; `auto` is the fast one where it is there, else the reference.
+
+    Raises `BackendUnavailable` for one that cannot draw there.
+    """
+    lacks = available_backends(device)
+    if name == "auto":
+        best = "gsplat" if device.type == "cuda" else "cpu"
+        return "reference" if lacks[best] else best
+    if lacks[name]:
+        raise BackendUnavailable(f"--backend {name}: {lacks[name]}. Pass --backend auto; `lrm-ttt doctor` says more.")
+    return name
