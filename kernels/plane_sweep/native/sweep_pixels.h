@@ -1,11 +1,14 @@
 // The sweep of sixteen pixels, for whatever instruction set the including file has chosen.
 #pragma once
 
+#include <limits>
+
 namespace lrm {
 namespace {
 
 // Planes whose samples are under way together.
 constexpr int kPlanesAtOnce = 16;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Vector3 {
     F16 x, y, z;
@@ -50,7 +53,7 @@ struct Lines {
 template <bool kColour, bool kSilhouette>
 inline void compare(const Sweep& sweep, const Pair& pair, const Vector3& directions, const Vector3& colour,
                     const float* distances, float* best, float* second, float* hull) {
-    const F16 third = set1(1.0f / 3.0f), infinity = set1(__builtin_inff());
+    const F16 third = set1(1.0f / 3.0f), infinity = set1(kInfinity);
     const Lines lines(sweep, pair, directions);
     const float* texture = (kColour ? sweep.colours : sweep.quads) + 4 * sweep.texels * pair.other;
     Texels texels[kPlanesAtOnce];
@@ -102,7 +105,7 @@ inline void sweep_pixels(const Sweep& sweep, int view, int64_t first, int count,
     const int64_t pixels = static_cast<int64_t>(task.height) * task.width;
     const int64_t lanes = static_cast<int64_t>(task.planes) * kLanes;
     float *best = scratch, *second = best + lanes, *hull = second + lanes;
-    const F16 infinity = set1(__builtin_inff());
+    const F16 infinity = set1(kInfinity);
     for (int64_t i = 0; i < lanes; i += kLanes) {
         store(best + i, infinity);
         store(second + i, infinity);

@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 
+from lrm_ttt.kernels.native import INSTRUCTION_SETS
 from lrm_ttt.kernels.plane_sweep import cpu, op
 from lrm_ttt.kernels.plane_sweep.reference import plane_sweep_reference
 from tests.kernels.plane_sweep.rig import around, random_origins, share_beyond
@@ -24,7 +25,7 @@ SHAPES = {
 
 
 @needs_library
-@pytest.mark.parametrize("instructions", cpu.INSTRUCTION_SETS)
+@pytest.mark.parametrize("instructions", INSTRUCTION_SETS)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_equals_the_reference(shape: tuple[int, ...], instructions: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if instructions not in cpu.instruction_sets():
@@ -42,7 +43,7 @@ def test_equals_the_reference(shape: tuple[int, ...], instructions: str, monkeyp
 
 
 @needs_library
-@pytest.mark.parametrize("instructions", cpu.INSTRUCTION_SETS)
+@pytest.mark.parametrize("instructions", INSTRUCTION_SETS)
 def test_threads_change_no_bit(instructions: str) -> None:
     if instructions not in cpu.instruction_sets():
         pytest.skip(f"this processor has no {instructions}")
