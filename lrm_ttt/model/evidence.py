@@ -17,7 +17,7 @@ from lrm_ttt.scene.manipulable import Manipulable
 from lrm_ttt.scene.views import Views
 
 # Distances swept in captures without masks, as multiples of the distance to the focus.
-NEAREST, FARTHEST = 0.25, 12.0
+NEAREST, FARTHEST = 0.4, 6.0
 
 
 @dataclasses.dataclass(frozen=True)
