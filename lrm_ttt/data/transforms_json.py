@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from lrm_ttt.data.assemble import DescribedView, assemble, file_name, matrix_4x4, number, whole_size
+from lrm_ttt.data.files import path_inside
 from lrm_ttt.data.lens import Distortion
 from lrm_ttt.data.source import SceneSource
 from lrm_ttt.errors import UnreadableScene
+from lrm_ttt.scene.ply import read_points
 
 # OpenGL cameras look along -z with y up; ours look along +z with y down: the signs of the matrix columns.
 OPENGL_TO_OPENCV = np.array([1.0, -1.0, -1.0, 1.0])
@@ -49,7 +52,20 @@ def read_transforms(path: Path, content: dict[str, Any], *, name: str, allow_mis
         )
     if any(isinstance(frame, dict) and "mask_path" in frame for frame in content["frames"]):
         notes.append("mask_path is not read; transparency comes from the images' own alpha channel")
-    return assemble(name, path, path.parent, views, allow_missing=allow_missing, notes=notes)
+    points = _points(path, content, notes)
+    return assemble(name, path, path.parent, views, allow_missing=allow_missing, points=points, notes=notes)
+
+
+def _points(path: Path, content: dict[str, Any], notes: list[str]) -> Tensor | None:
+    """Return the sparse points that nerfstudio names, which are in the frame of `transform_matrix`."""
+    file = content.get("ply_file_path")
+    if not isinstance(file, str):
+        return None
+    place = path_inside(path.parent, file, path)
+    if not place.is_file():
+        notes.append(f"the sparse points {file} are missing")
+        return None
+    return read_points(place)
 
 
 def _distortion(values: dict[str, Any], where: str) -> Distortion | None:

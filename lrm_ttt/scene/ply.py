@@ -7,6 +7,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from lrm_ttt.errors import UnreadableScene
 from lrm_ttt.scene.gaussians import Gaussians
@@ -56,6 +58,15 @@ def read_ply(path: Path | str) -> Gaussians:
             f"{path}: {broken} values are not finite numbers. The program that wrote it failed; write it again."
         )
     return gaussians
+
+
+def read_points(path: Path | str) -> Float[Tensor, "n 3"]:
+    """Return the positions of a .ply of points (float64), whatever else it holds. Raises `UnreadableScene`."""
+    path = Path(path)
+    columns = _read_columns(path)
+    if not {"x", "y", "z"} <= columns.keys():
+        raise UnreadableScene(f"{path}: no positions: it has no x, y, z. Give a .ply of points.")
+    return torch.from_numpy(np.stack([np.asarray(columns[name], dtype=np.float64) for name in "xyz"], -1))
 
 
 def _names(num_rest: int) -> list[str]:
@@ -161,7 +172,7 @@ def _decode(values: dict[str, np.ndarray], num_rest: int) -> Gaussians:
         rest = block(*(f"f_rest_{index}" for index in range(num_rest))).unflatten(1, (3, -1)).transpose(1, 2)
     wxyz = block("rot_0", "rot_1", "rot_2", "rot_3")
     # A quaternion of zeros means no rotation to the renderers that add a small number before they normalise.
-    wxyz = torch.where(wxyz.abs().amax(-1, keepdim=True) > 0, wxyz, torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    wxyz = torch.where(wxyz.abs().amax(-1, keepdim=True) == 0, torch.tensor([1.0, 0.0, 0.0, 0.0]), wxyz)
     return Gaussians(
         means=block("x", "y", "z"),
         scales=block("scale_0", "scale_1", "scale_2").double().exp().float(),

@@ -13,6 +13,7 @@ from lrm_ttt.data.images import load_views
 from lrm_ttt.data.lens import Distortion
 from lrm_ttt.data.open_scene import open_scene
 from lrm_ttt.data.source import SceneSource
+from lrm_ttt.errors import UnreadableScene
 from lrm_ttt.scene.cameras import ImageSize
 from tests.data.captures import (
     Capture,
@@ -215,6 +216,25 @@ def test_colmap_agrees_with_its_own_projection() -> None:
         pixels = torch.from_numpy(np.array(camera.img_from_cam(rays)))
         bent = lens.distort(plane) if lens else plane
         assert torch.allclose(bent * 100 + torch.tensor([50.0, 40.0]), pixels, atol=1e-9), model
+
+
+def test_nerfstudio_points(tmp_path: Path) -> None:
+    """`ply_file_path` names sparse points in the frame of the cameras."""
+    write_transforms(tmp_path, make_capture(), ply_file_path="sparse_pc.ply")
+    source = open_scene(tmp_path)
+    assert source.points is None
+    assert "sparse_pc.ply" in source.notes[0]
+    vertices = "1 2 3.5\n-4 5 6\n"
+    header = (
+        "ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    )
+    (tmp_path / "sparse_pc.ply").write_text(header + vertices)
+    points = open_scene(tmp_path).points
+    assert points is not None
+    assert points.tolist() == [[1, 2, 3.5], [-4, 5, 6]]
+    write_transforms(tmp_path, make_capture(), ply_file_path="../sparse_pc.ply")
+    with pytest.raises(UnreadableScene, match="leaves the capture's folder"):
+        open_scene(tmp_path)
 
 
 def test_a_folder_around_the_capture(tmp_path: Path) -> None:
