@@ -12,61 +12,21 @@ import torch
 from torch import Tensor
 
 from lrm_ttt.data.procedural_builder import SceneBuilder, collate
-from lrm_ttt.data.procedural_cameras import (
-    OBJECT_CAMERAS,
-    ROOM_CAMERAS,
-    CameraRanges,
-    random_cameras,
-    random_similarity,
-)
+from lrm_ttt.data.procedural_cameras import random_cameras, random_similarity
+from lrm_ttt.data.procedural_config import OBJECT_CAMERAS, ROOM_CAMERAS, ProceduralConfig
 from lrm_ttt.data.procedural_objects import make_object
 from lrm_ttt.data.procedural_rendering import Composition, Pictures, draw
 from lrm_ttt.data.procedural_rooms import DESK_RADIUS, make_room
 from lrm_ttt.data.procedural_shading import collate_lights, random_lights
 from lrm_ttt.data.procedural_styles import Looks
 from lrm_ttt.data.procedural_textures import LATTICE_SIDE
-from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.scene.cameras import Cameras, ImageSize
 from lrm_ttt.scene.similarity import normalising_similarity
 from lrm_ttt.scene.views import SceneBatch, Views
 
+__all__ = ["ProceduralConfig", "procedural_capture", "sample_batch"]
+
 Kind = Literal["object", "room"]
-
-
-@dataclasses.dataclass(frozen=True)
-class ProceduralConfig:
-    """What `sample_batch` draws from.
-
-    `image_size` is height, width in pixels. `num_inputs` is an inclusive range from which each batch draws one
-    number. `room_fraction` is the share of batches that show rooms (something everywhere, no masks) rather than
-    objects on a plain background. `texture_smoothness` 0..1 is the share of plain, cloudy and graded textures among
-    all. `max_primitives` limits the parts of an object.
-    """
-
-    image_size: tuple[int, int] = (64, 64)
-    num_inputs: tuple[int, int] = (4, 12)
-    num_targets: int = 4
-    room_fraction: float = 0.3
-    texture_smoothness: float = 0.6
-    max_primitives: int = 32
-    object_cameras: CameraRanges = OBJECT_CAMERAS
-    room_cameras: CameraRanges = ROOM_CAMERAS
-
-    def __post_init__(self) -> None:
-        """Refuse values that no batch can be drawn from."""
-        if min(self.image_size) < 1:
-            raise InvalidConfig(f"image_size {self.image_size} has no pixels; give height and width of at least 1")
-        if not 1 <= self.num_inputs[0] <= self.num_inputs[1]:
-            raise InvalidConfig(
-                f"num_inputs {self.num_inputs} is no range; give the least (at least 1) and the greatest number"
-            )
-        if self.num_targets < 0:
-            raise InvalidConfig(f"num_targets is {self.num_targets}; give 0 or more")
-        if self.max_primitives < 1:
-            raise InvalidConfig(f"max_primitives is {self.max_primitives}; give 1 or more")
-        for name in ("room_fraction", "texture_smoothness"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidConfig(f"{name} is {getattr(self, name)}; give a share between 0 and 1")
 
 
 def sample_batch(
@@ -93,7 +53,7 @@ def sample_batch(
     world_cameras = to_world.cameras(cameras)
     world_to_scene = normalising_similarity(world_cameras[:, :num_inputs], by="focus")
     scene_cameras = world_to_scene.cameras(world_cameras).to(device)
-    pictures = draw(composition.to(device), cameras.to(device), lattice.to(device))
+    pictures = draw(composition.to(device), cameras.to(device), lattice.to(device), config.antialias)
     scale = (to_world.scale * world_to_scene.scale).to(device)
     views = _views(pictures, scene_cameras, scale, kind)
     return SceneBatch(
@@ -107,18 +67,20 @@ def sample_batch(
 
 
 def procedural_capture(seed: int, num_views: int, image_size: tuple[int, int], kind: Kind = "object") -> Views:
-    """Return the views `[v]` of one scene in its own frame (z up, own units), as if read from a capture: not
-    normalised."""
-    config = ProceduralConfig(image_size=image_size, num_inputs=(num_views, num_views), num_targets=0)
+    """Return the views `[v]` of one scene in a frame of its own: z up, any origin and unit, not normalised.
+
+    Cameras follow each other around the object, or along an arc within the room; objects are on white and have masks.
+    """
     generator = torch.Generator().manual_seed(seed)
-    composition = _compose(config, kind, [seed])
-    composition = dataclasses.replace(composition, backgrounds=torch.ones(1, 3))
+    config = ProceduralConfig()
+    composition = dataclasses.replace(_compose(config, kind, [seed]), backgrounds=torch.ones(1, 3))
     ranges = dataclasses.replace(OBJECT_CAMERAS, around=1.0) if kind == "object" else ROOM_CAMERAS
-    cameras = random_cameras(
-        ranges, composition.centres, composition.radii, num_views, 0, ImageSize(*image_size), generator
-    )
+    balls = (composition.centres, composition.radii)
+    cameras = random_cameras(ranges, *balls, num_views, 0, ImageSize(*image_size), generator)
     pictures = draw(composition, cameras, torch.rand(LATTICE_SIDE**3, generator=generator))
-    return _views(pictures, cameras, torch.ones(1), kind)[0]
+    to_world = random_similarity(1, generator)
+    to_world = dataclasses.replace(to_world, rotation=torch.eye(3)[None])
+    return _views(pictures, to_world.cameras(cameras), to_world.scale, kind)[0]
 
 
 def _views(pictures: Pictures, cameras: Cameras, scale: Tensor, kind: Kind) -> Views:

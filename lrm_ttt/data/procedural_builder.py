@@ -17,7 +17,9 @@ from lrm_ttt.data.procedural_primitives import Primitives
 from lrm_ttt.data.procedural_shapes import BALL, BOX, FRUSTUM, TORUS
 from lrm_ttt.data.procedural_textures import Textures
 
-Vector = tuple[float, float, float]
+# Whole numbers are welcome in coordinates, and the shape checks tell them from floats.
+Real = float | int
+Vector = tuple[Real, Real, Real]
 Matrix = tuple[Vector, Vector, Vector]
 Color = Vector
 
@@ -89,7 +91,7 @@ class SceneBuilder:
         centre: Vector,
         style: Style | int,
         rotation: Matrix = IDENTITY,
-        parameter: float = 1.0,
+        parameter: Real = 1.0,
         faceted: bool = False,
     ) -> None:
         """Add a solid of half sizes `size` (before the rotation); a style is placed along the part's own axes, an
@@ -106,20 +108,20 @@ class SceneBuilder:
         """Add an ellipsoid of radii `size`."""
         self.add(BALL, size, centre, style, rotation)
 
-    def rod(self, start: Vector, end: Vector, radius: float, style: Style | int, top: float = 1.0) -> None:
+    def rod(self, start: Vector, end: Vector, radius: Real, style: Style | int, top: Real = 1.0) -> None:
         """Add a frustum from `start` (where it has `radius`) to `end` (where it has `top` times that)."""
         axis = (end[0] - start[0], end[1] - start[1], end[2] - start[2])
         length = math.hypot(*axis)
         middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2, (start[2] + end[2]) / 2)
         self.add(FRUSTUM, (radius, radius, max(length / 2, 1e-3)), middle, style, rotation_to(axis), top)
 
-    def capsule(self, start: Vector, end: Vector, radius: float, style: Style | int, top: float = 1.0) -> None:
+    def capsule(self, start: Vector, end: Vector, radius: Real, style: Style | int, top: Real = 1.0) -> None:
         """Add a rod whose ends are closed by balls."""
         self.rod(start, end, radius, style, top)
         self.ball((radius,) * 3, start, style)
         self.ball((radius * top,) * 3, end, style)
 
-    def ring(self, radius: float, tube: float, centre: Vector, style: Style | int, rotation: Matrix = IDENTITY) -> None:
+    def ring(self, radius: Real, tube: Real, centre: Vector, style: Style | int, rotation: Matrix = IDENTITY) -> None:
         """Add a torus of outer `radius`; `tube` is the tube's radius relative to it (below 0.5)."""
         self.add(TORUS, (radius,) * 3, centre, style, rotation, tube)
 
@@ -151,7 +153,7 @@ class SceneBuilder:
             centre = [target[i] + mixed[i][0] * x + mixed[i][1] * y + mixed[i][2] * z for i in range(3)]
             self.parts.append((kind, *linear, *centre, part[12], part[13] + offset, part[14]))
 
-    def fit(self, other: "SceneBuilder", radius: float, target: Vector, angle: float) -> None:
+    def fit(self, other: "SceneBuilder", radius: Real, target: Vector, angle: Real) -> None:
         """Add another builder's parts, turned about z and scaled to about `radius`, standing on `target`."""
         low, high = other.extent()
         scale = radius / max(math.dist(low, high) / 2, 1e-6)
@@ -170,7 +172,7 @@ def rotation_to(axis: Vector) -> Matrix:
     return _columns(x_axis, y_axis, z_axis)
 
 
-def turn(angle: float, axis: int = 2) -> Matrix:
+def turn(angle: Real, axis: int = 2) -> Matrix:
     """Return the rotation by `angle` (radians) about a coordinate axis."""
     c, s = math.cos(angle), math.sin(angle)
     if axis == 0:
@@ -197,9 +199,9 @@ def random_rotation(rng: Random) -> Matrix:
     )
 
 
-def hsv(hue: float, saturation: float, value: float) -> Color:
+def hsv(hue: Real, saturation: Real, value: Real) -> Color:
     """Return RGB 0..1; the hue wraps, the others are clamped."""
-    return colorsys.hsv_to_rgb(hue % 1, min(max(saturation, 0), 1), min(max(value, 0), 1))
+    return colorsys.hsv_to_rgb(hue % 1, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0))
 
 
 def collate(scenes: list[SceneBuilder]) -> tuple[Primitives, Textures]:

@@ -1,49 +1,14 @@
 """Random cameras: around an object at the origin, or inside a room around its desk."""
 
-import dataclasses
 import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrm_ttt.data.procedural_config import CameraRanges
 from lrm_ttt.scene.cameras import Cameras, ImageSize, look_at
 from lrm_ttt.scene.similarity import Similarity
-
-Range = tuple[float, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class CameraRanges:
-    """How cameras of one kind of scene are spread; degrees, lengths in units of the object's radius (rooms: of the
-    desk's things).
-
-    The field of view is that of the shorter side. `fill` is the apparent diameter of the bounding ball over that
-    side; it decides the distance within `distance`. `elevation` limits each camera, `ring_elevation` the middle of a
-    scene's cameras. A share `around` of the scenes has cameras on full circles, the others on arcs of `arc`. `reach`
-    widens the arc and the elevations of targets over those of inputs.
-    """
-
-    field_of_view: Range = (30.0, 65.0)
-    fill: Range = (0.75, 1.45)
-    distance: Range = (1.6, 4.2)
-    elevation: Range = (-20.0, 80.0)
-    ring_elevation: Range = (-5.0, 50.0)
-    around: float = 0.6
-    arc: Range = (60.0, 180.0)
-    reach: float = 1.1
-
-
-OBJECT_CAMERAS = CameraRanges()
-ROOM_CAMERAS = CameraRanges(
-    field_of_view=(45.0, 75.0),
-    fill=(0.6, 1.3),
-    distance=(1.35, 2.2),
-    elevation=(8.0, 65.0),
-    ring_elevation=(15.0, 45.0),
-    around=0.2,
-    arc=(50.0, 150.0),
-)
 
 
 def random_cameras(
@@ -55,8 +20,7 @@ def random_cameras(
     image_size: ImageSize,
     generator: torch.Generator,
 ) -> Cameras:
-    """Draw cameras [b v] that look at balls of `radii` about `centres`, z up; the first `num_inputs` are spread
-    evenly, with jitter."""
+    """Draw cameras [b v] that look at balls of `radii` about `centres`, z up; the first `num_inputs` are spread out."""
     b, v = len(radii), num_inputs + num_targets
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
@@ -65,32 +29,32 @@ def random_cameras(
     tangent = torch.tan(torch.deg2rad(draw(*ranges.field_of_view)) / 2)
     angle = torch.atan(tangent * draw(*ranges.fill))
     distance = (1 / torch.sin(angle)).clamp(*ranges.distance)
-    distance = (distance[:, None] * (1 + draw(0, 0.12, 1) * draw(-1, 1, v))).clamp(*ranges.distance)
+    distance = (distance[:, None] * (1 + draw(0.0, 0.12, 1) * draw(-1.0, 1.0, v))).clamp(*ranges.distance)
 
-    around = draw(0, 1) < ranges.around
+    around = draw(0.0, 1.0) < ranges.around
     arc = torch.deg2rad(torch.where(around, 360.0, draw(*ranges.arc)))
-    slots = (torch.arange(num_inputs) + draw(0, 1, num_inputs)) / num_inputs
-    places = torch.cat([slots, draw(0, 1, num_targets)], 1) - 0.5
+    slots = (torch.arange(num_inputs) + draw(0.0, 1.0, num_inputs)) / num_inputs
+    places = torch.cat([slots, draw(0.0, 1.0, num_targets)], 1) - 0.5
     reach = torch.ones(v)
     reach[num_inputs:] = ranges.reach
-    azimuth = draw(0, 2 * math.pi)[:, None] + arc[:, None] * places * reach
-    spread = draw(2, 28)[:, None]
-    elevation = draw(*ranges.ring_elevation)[:, None] + spread * reach * draw(-1, 1, v)
+    azimuth = draw(0.0, 2 * math.pi)[:, None] + arc[:, None] * places * reach
+    spread = draw(2.0, 28.0)[:, None]
+    elevation = draw(*ranges.ring_elevation)[:, None] + spread * reach * draw(-1.0, 1.0, v)
     elevation = torch.deg2rad(elevation.clamp(*ranges.elevation))
 
     flat = torch.cos(elevation)
     towards = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), torch.sin(elevation)], -1)
     scale = radii[:, None, None]
     positions = centres[:, None] + scale * distance[..., None] * towards
-    aims = centres[:, None] + scale * (0.06 * draw(-1, 1, 1, 3) + 0.08 * draw(-1, 1, v, 3))
+    aims = centres[:, None] + scale * (0.06 * draw(-1.0, 1.0, 1, 3) + 0.08 * draw(-1.0, 1.0, v, 3))
     # Hands tilt the camera a little; one scene in eight has any tilt at all.
-    tilt = torch.where(draw(0, 1, 1, 1) < 0.125, 1.5, 0.05)
-    up = torch.tensor([0.0, 0.0, 1.0]) + tilt * draw(-1, 1, v, 3)
+    tilt = torch.where(draw(0.0, 1.0, 1, 1) < 0.125, 1.5, 0.05)
+    up = torch.tensor([0.0, 0.0, 1.0]) + tilt * draw(-1.0, 1.0, v, 3)
     poses = look_at(positions, aims, torch.nn.functional.normalize(up, dim=-1))
 
     height, width = image_size
     focal = min(height, width) / 2 / tangent
-    middle = torch.tensor([width, height]) * (0.5 + 0.02 * draw(-1, 1, 2))
+    middle = torch.tensor([width, height]) * (0.5 + 0.02 * draw(-1.0, 1.0, 2))
     intrinsics = torch.cat([focal[:, None], focal[:, None], middle], 1)
     return Cameras(poses, intrinsics[:, None].expand(b, v, 4).contiguous(), image_size)
 

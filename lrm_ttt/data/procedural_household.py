@@ -1,4 +1,4 @@
-"""Compose things of a household: furniture, tools, piles, packages, houses, standing about z = 0 in units of their own."""
+"""Compose household things: furniture, tools, piles, packages, houses, standing about z = 0 in units of their own."""
 
 import math
 

@@ -63,7 +63,7 @@ def outward(kind: int, points: Float[Tensor, "3 n"], parameters: Float[Tensor, "
 
 
 def box_face(normals: Float[Tensor, "3 n"]) -> Int[Tensor, " n"]:
-    """Return the face (-x, +x, -y, +y, -z, +z) of a BOX or ROOM that has these canonical normals, units along an axis."""
+    """Return the face (-x, +x, -y, +y, -z, +z) of a BOX or ROOM that has these canonical normals, of unit length."""
     positive = normals.sum(0) > 0
     return torch.add(normals[1].abs().mul_(2), normals[2].abs(), alpha=4).long().add_(positive)
 
@@ -151,7 +151,7 @@ def _torus(origins: Tensor, directions: Tensor, tube: Tensor) -> Tensor:
     """
     nearest, (x, y, z), squared = _centred(origins, directions)
     length = squared.sqrt()
-    dx, dy = directions[0] / length, directions[1] / length
+    dx, dy, dz = directions / length
     ring = (1 - tube).square()
     planar = x * x + y * y
     k = planar + z * z + ring - tube * tube
@@ -173,6 +173,13 @@ def _torus(origins: Tensor, directions: Tensor, tube: Tensor) -> Tensor:
         square = t * t
         slope = (4 * square + 2 * p).mul_(t).add_(q)
         t = t - (torch.addcmul(s, square + p, square).addcmul_(q, t)) / slope.clamp_(max=-1e-9)
+    # The quartic of a thin tube is shallow; one step along the distance to the surface wins its lost digits back.
+    x, y, z = torch.addcmul(x, t, dx), torch.addcmul(y, t, dy), torch.addcmul(z, t, dz)
+    radius = (x * x + y * y).sqrt()
+    aside = radius + tube - 1
+    away = (aside * aside + z * z).sqrt()
+    closing = (aside * (x * dx + y * dy) / radius + z * dz) / away
+    t -= (away - tube) / closing.clamp(max=-0.05)
     return (t / length + nearest).masked_fill_(~(hits_first | hits_last), torch.inf)
 
 

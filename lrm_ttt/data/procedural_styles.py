@@ -42,7 +42,7 @@ class Looks:
         """Draw a colour like another one."""
         rng = self.rng
         shift = rng.gauss(0, spread)
-        red, green, blue = (min(max(part + shift + rng.gauss(0, spread / 2), 0), 1) for part in color)
+        red, green, blue = (min(max(part + shift + rng.gauss(0, spread / 2), 0.0), 1.0) for part in color)
         return (red, green, blue)
 
     def style(self, size: float = 1.0) -> Style:
