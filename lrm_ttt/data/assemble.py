@@ -51,29 +51,17 @@ def assemble(
 ) -> SceneSource:
     """Find the images below `root` and check every camera.
 
-    Raises `UnreadableScene` for a missing image (unless `allow_missing`), an image of another shape than its
+    Raises `UnreadableScene` for a missing or broken image (unless `allow_missing`), an image of another shape than its
     calibration, a matrix that is not rigid, intrinsics that are not positive numbers, and fewer than two views.
     """
     if not views:
         raise UnreadableScene(f"{described_by}: lists no views. Give a capture with at least two posed images.")
-    notes = list(notes)
-    found = [find_image(root, view.image_name, described_by) for view in views]
-    notes += _missing(described_by, views, found, allow_missing)
-    kept = [(view, path) for view, path in zip(views, found, strict=True) if path is not None]
+    kept, sizes, found_notes = _find_images(described_by, root, views, allow_missing)
     if len(kept) < 2:
         raise UnreadableScene(
             f"{described_by}: only one posed image. A scene needs at least two views: add photographs."
         )
-    elsewhere = {
-        path.parent.name
-        for view, path in kept
-        if path.parent.name not in Path(view.image_name.replace("\\", "/")).parts
-    }
-    if elsewhere - {root.name}:
-        notes.append(f"the images are taken from {', '.join(sorted(elsewhere))}, and the intrinsics scaled to them")
-    sizes = [read_image_size(path, view.size) for view, path in kept]
-    if len(set(sizes)) > 1:
-        notes.append(f"{len(set(sizes))} image sizes: views are resized and centre-cropped to one")
+    notes = [*notes, *found_notes]
     intrinsics = [_intrinsics(described_by, view, size) for (view, _), size in zip(kept, sizes, strict=True)]
     lenses = tuple(
         None if view.distortion is None or view.distortion.changes_nothing else view.distortion for view, _ in kept
@@ -91,22 +79,55 @@ def assemble(
     )
 
 
-def _missing(
-    described_by: Path, views: Sequence[DescribedView], found: Sequence[Path | None], allow_missing: bool
-) -> list[str]:
-    names = [view.image_name for view, path in zip(views, found, strict=True) if path is None]
-    if not names:
-        return []
+def _find_images(
+    described_by: Path, root: Path, views: Sequence[DescribedView], allow_missing: bool
+) -> tuple[list[tuple[DescribedView, Path]], list[ImageSize], list[str]]:
+    """Return the views that have an image with its path, the size of each image, and notes."""
+    kept, sizes, missing, unreadable = [], [], [], []
+    for view in views:
+        path = find_image(root, view.image_name, described_by)
+        if path is None:
+            missing.append(view.image_name)
+            continue
+        try:
+            sizes.append(read_image_size(path, view.size))
+        except UnreadableScene:
+            if not allow_missing:
+                raise
+            unreadable.append(view.image_name)
+            continue
+        kept.append((view, path))
+    notes = []
+    if missing or unreadable:
+        notes.append(_left_out(described_by, len(views), missing, unreadable, allow_missing))
+    other = {path.parent.name for view, path in kept if path.parent.name not in _folders(view.image_name)} - {root.name}
+    if other:
+        notes.append(f"the images are taken from {', '.join(sorted(other))}, and the intrinsics scaled to them")
+    if len(set(sizes)) > 1:
+        notes.append(f"{len(set(sizes))} image sizes: views are resized and centre-cropped to one")
+    return kept, sizes, notes
+
+
+def _folders(name: str) -> tuple[str, ...]:
+    return Path(name.replace("\\", "/")).parts
+
+
+def _left_out(
+    described_by: Path, num_views: int, missing: Sequence[str], unreadable: Sequence[str], allow_missing: bool
+) -> str:
+    """Return the note on images that are missing or broken, or raise where that is not allowed or leaves nothing."""
+    names = [*missing, *unreadable]
     few = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    there = len(views) - len(names)
-    what = f"lists {len(views)} views, but {len(names)} of their images are missing ({few})"
+    state = "missing" if not unreadable else "unreadable" if not missing else "missing or unreadable"
+    what = f"lists {num_views} views, but {len(names)} of their images are {state} ({few})"
+    there = num_views - len(names)
     if there == 0:
         raise UnreadableScene(f"{described_by}: {what}. Check that the images lie where the file says.")
     if not allow_missing:
         raise UnreadableScene(
             f"{described_by}: {what}. Restore them, or pass --allow-missing to go on with the {there} that are there."
         )
-    return [f"{len(names)} of {len(views)} listed images are missing and were left out ({few})"]
+    return f"{len(names)} of {num_views} listed images are {state} and were left out ({few})"
 
 
 def _intrinsics(described_by: Path, view: DescribedView, actual: ImageSize) -> tuple[float, float, float, float]:

@@ -96,7 +96,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         reason = "it is no image of a known format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise UnreadableScene(
             f"{path}: the image cannot be decoded: {reason}. "
-            "Replace it with a sound JPEG or PNG, or take it out of the capture."
+            "Replace it with a sound JPEG or PNG, or delete it and pass --allow-missing."
         ) from error
 
 

@@ -102,13 +102,19 @@ def _find_description(folder: Path) -> Path:
         if found:
             few = ", ".join(str(description) for description in found[:4]) + (", ..." if len(found) > 4 else "")
             raise UnreadableScene(f"{folder}: holds {len(found)} captures ({few}). Give one of them.")
-        level = sorted(
-            child for place in level for child in place.iterdir() if child.is_dir() and not child.is_symlink()
-        )
+        level = sorted(child for place in level for child in _children(place))
         seen += len(level)
         if seen > MOST_FOLDERS:
             break
     raise UnreadableScene(_no_cameras(folder))
+
+
+def _children(folder: Path) -> list[Path]:
+    """Return the folders in a folder; none where it may not be read."""
+    try:
+        return [child for child in folder.iterdir() if child.is_dir() and not child.is_symlink()]
+    except PermissionError:
+        return []
 
 
 def _no_cameras(folder: Path) -> str:
