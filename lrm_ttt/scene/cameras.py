@@ -55,9 +55,9 @@ class Cameras(Manipulable):
     def rays(self) -> tuple[Float[Tensor, "*b h w 3"], Float[Tensor, "*b h w 3"]]:
         """Return origins and unit directions in the world, one ray through the centre of each pixel."""
         height, width = self.image_size
-        options = {"device": self.intrinsics.device, "dtype": self.intrinsics.dtype}
-        y = torch.arange(height, **options) + 0.5
-        x = torch.arange(width, **options) + 0.5
+        device, dtype = self.intrinsics.device, self.intrinsics.dtype
+        y = torch.arange(height, device=device, dtype=dtype) + 0.5
+        x = torch.arange(width, device=device, dtype=dtype) + 0.5
         pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
         directions = self._directions(pixels)
         directions = directions / directions.square().sum(-1, keepdim=True).sqrt()
