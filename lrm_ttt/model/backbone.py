@@ -51,8 +51,9 @@ class Backbone(nn.Module):
         schedule = self.config.schedule
         if state.num_views and schedule != "causal":
             raise InvalidConfig(
-                f"This model was trained with the schedule '{schedule}', which sees all views at once, and the state already holds "
-                f"{state.num_views}. Give it all views in one update, or use a model with the schedule 'causal'."
+                f"This model was trained with the schedule '{schedule}', which sees all views at once, and the state "
+                f"already holds {state.num_views}. Give it all views in one update, or use a model with the schedule "
+                "'causal'."
             )
         batch, num_views, window, width = tokens.shape
         chunk = None if schedule == "single" else window * self.config.views_per_update

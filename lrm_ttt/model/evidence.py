@@ -37,6 +37,11 @@ class DistanceRange(Manipulable):
         near, far = 1 / self.near[..., None], 1 / self.far[..., None]
         return 1 / (near + u * (far - near))
 
+    def share(self, distance: Float[Tensor, "*b n"]) -> Float[Tensor, "*b n"]:
+        """Return where a distance lies between near (0) and far (1): the inverse of `at`."""
+        near, far = 1 / self.near[..., None], 1 / self.far[..., None]
+        return (near - 1 / distance) / (near - far)
+
 
 @dataclasses.dataclass(frozen=True)
 class Evidence(Manipulable):
@@ -74,7 +79,8 @@ def gather_evidence(views: Views, ranges: DistanceRange, config: EvidenceConfig)
     masks = torch.ones_like(views.images[..., :1, :, :]) if views.masks is None else views.masks
     world_to_pixel = _intrinsic_matrices(views.cameras) @ views.cameras.world_to_cam[..., :3, :]
     origins, directions = views.cameras.centres, views.cameras.rays()[1]
-    neighbours, silhouettes = choose_others(views.cameras, config)
+    neighbours = choose_neighbours(views.cameras, config.num_neighbours)
+    silhouettes = choose_silhouettes(views.cameras, config.num_silhouettes)
     swept = [
         plane_sweep(*inputs)
         for inputs in zip(
@@ -84,22 +90,25 @@ def gather_evidence(views: Views, ranges: DistanceRange, config: EvidenceConfig)
     return Evidence(torch.stack([one.costs for one in swept]), torch.stack([one.hulls for one in swept]))
 
 
-def choose_others(
-    cameras: Cameras, config: EvidenceConfig
-) -> tuple[Int[Tensor, "b v colours"], Int[Tensor, "b v silhouettes"]]:
-    """Return, for each view `[b v]`, the nearest others to compare colours with.
+def choose_neighbours(cameras: Cameras, count: int) -> Int[Tensor, "b v n"]:
+    """Return the nearest others of each view `[b v]`, nearest first: at most `count`, fewer where there are no more."""
+    return _others_by_distance(cameras)[..., :count]
 
-    And others spread from near to far for silhouettes.
-    """
+
+def choose_silhouettes(cameras: Cameras, count: int) -> Int[Tensor, "b v n"]:
+    """Return at most `count` others of each view `[b v]`, spread evenly from the nearest to the farthest."""
+    order = _others_by_distance(cameras)
+    spread = torch.linspace(0, order.shape[-1] - 1, min(count, order.shape[-1]), device=order.device)
+    return order[..., spread.round().long()]
+
+
+def _others_by_distance(cameras: Cameras) -> Int[Tensor, "b v n"]:
     num_views = cameras.shape[-1]
     apart = torch.cdist(cameras.centres.double(), cameras.centres.double())
     apart = apart + 1 - cameras.forward.double() @ cameras.forward.double().mT
     apart = apart + torch.eye(num_views, device=apart.device) * 1e9
     # Ties (regular rigs have many) go to the lower index, and rounding must not decide.
-    order = (apart * 1e6).round().argsort(dim=-1, stable=True)[..., : max(1, num_views - 1)]
-    count = order.shape[-1]
-    spread = torch.linspace(0, count - 1, min(config.num_silhouettes, count), device=order.device).round().long()
-    return order[..., : config.num_neighbours], order[..., spread]
+    return (apart * 1e6).round().argsort(dim=-1, stable=True)[..., : num_views - 1]
 
 
 def _intrinsic_matrices(cameras: Cameras) -> Float[Tensor, "*b 3 3"]:

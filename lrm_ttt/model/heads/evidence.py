@@ -13,6 +13,7 @@ from torch.nn.functional import conv2d, gelu, normalize, pad
 from lrm_ttt.layers.norms import LayerNorm, Linear
 from lrm_ttt.layers.patches import patchify, unpatchify
 from lrm_ttt.model.config import EvidenceConfig, GaussianHeadConfig
+from lrm_ttt.model.consistency import NUM_VERDICTS, judge
 from lrm_ttt.model.tokenizer import ViewTokens
 from lrm_ttt.scene.gaussians import SH_C0, Gaussians
 from lrm_ttt.scene.rotations import matrix_to_wxyz, multiply_wxyz
@@ -22,13 +23,16 @@ FEATURES_PER_PIXEL = 16
 FOOTPRINT_PX = 0.6
 # Bounds on how far learning may take it, as log factors.
 FOOTPRINT_RANGE = 3.0
+# Matching evidence speaks in logits of about ten; so must the network, to be heard against it.
+LOGIT_GAIN = 8.0
 
 
 class EvidenceGaussianHead(nn.Module):
     """Per pixel: a distribution over the planes of the sweep, then offsets to colour, footprint and opacity.
 
     Before training the distance is a soft minimum of the matching costs inside the visual hull, the colour is the
-    pixel's and the size its footprint; a small convolutional net, fed by the tokens' features, learns the rest.
+    pixel's, the size its footprint, and what other views see through is faint; a small convolutional net, fed by the
+    tokens' features, learns the rest.
     """
 
     def __init__(self, width: int, patch_size: int, config: GaussianHeadConfig, evidence: EvidenceConfig) -> None:
@@ -41,14 +45,17 @@ class EvidenceGaussianHead(nn.Module):
         self.gather = nn.Conv2d(inputs, config.hidden, 1)
         self.mix = nn.Conv2d(config.hidden, config.hidden, 3, padding=1)
         self.refine = nn.Conv2d(config.hidden, config.hidden, 3, padding=1)
-        self.num_raw = 1 + 3 * self.num_sh + 3 + 4 + 1
-        self.decode = nn.Conv2d(config.hidden, evidence.num_planes + self.num_raw, 1)
+        self.decode_planes = nn.Conv2d(config.hidden, evidence.num_planes, 1)
+        self.settle = nn.Conv2d(config.hidden + NUM_VERDICTS, config.hidden, 3, padding=1)
+        self.decode = nn.Conv2d(config.hidden, 1 + 3 * self.num_sh + 3 + 4 + 1, 1)
         # Weights of the pixel's cost, its means near and wider around, and of the silhouettes, as logs.
         self.evidence_weights = nn.Parameter(torch.tensor([80.0, 160.0, 80.0, 40.0]).log())
-        self.opacity_weights = nn.Parameter(torch.tensor([2.0, 4.0]))
+        # What coverage, the silhouettes and each view that sees through a Gaussian do to its opacity logit.
+        self.opacity_weights = nn.Parameter(torch.tensor([2.0, 4.0, -1.5]))
         nn.init.normal_(self.linear.weight, std=0.02)
-        nn.init.normal_(self.decode.weight, std=1e-2 / math.sqrt(config.hidden))
-        nn.init.zeros_(self.decode.bias)
+        for last in (self.decode_planes, self.decode):
+            nn.init.normal_(last.weight, std=1e-2 / math.sqrt(config.hidden))
+            nn.init.zeros_(last.bias)
 
     def forward(self, features: Float[Tensor, "b v n d"], queries: ViewTokens, dtype: torch.dtype) -> Gaussians:
         """Return Gaussians `[b, v * h * w]` in the order view, patch row, patch column, row, column."""
@@ -61,22 +68,23 @@ class EvidenceGaussianHead(nn.Module):
         local = self.linear(self.norm(features, dtype)).flatten(0, 1)
         local = unpatchify(local, self.patch_size, height // self.patch_size, width // self.patch_size).movedim(-1, 1)
         seen = torch.cat([1 - 4 * costs, hulls * 2 - 1, images * 2 - 1, masks * 2 - 1], 1).to(dtype)
-        learned = self._convolve(torch.cat([local, seen], 1)).float()
-        planes = (learned[:, : -self.num_raw] + self._plane_logits(costs, hulls)).softmax(1)
-        raw = learned[:, -self.num_raw :].movedim(1, -1)
-        share = self._expected_plane(planes) + 0.1 * torch.tanh(raw[..., :1])
-        hull = (hulls * planes).sum(1)[..., None]
-        return self._gaussians(queries, share, raw[..., 1:], images.movedim(1, -1), masks.movedim(1, -1), hull)
+        hidden = self._convolve(torch.cat([local, seen], 1))
+        learned = LOGIT_GAIN * _convolved(self.decode_planes, hidden).float()
+        planes = (learned + self._plane_logits(costs, hulls)).softmax(1)
+        share = self._expected_plane(planes)
+        verdicts = judge(queries, share, masks, costs.shape[1])
+        settled = gelu(_convolved(self.settle, torch.cat([hidden, verdicts.to(dtype)], 1)))
+        raw = _convolved(self.decode, settled + hidden).float().movedim(1, -1)
+        share = share[..., None] + 0.1 * torch.tanh(raw[..., :1])
+        on_mask, on_hull, on_seen_through = self.opacity_weights
+        hull = (hulls * planes).sum(1)
+        logit = on_mask * (2 * masks[:, 0] - 1) + on_hull * (hull - 1) + on_seen_through * verdicts[:, 0]
+        return self._gaussians(queries, share, raw[..., 1:], images.movedim(1, -1), logit[..., None])
 
     def _convolve(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o h w"]:
-        def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
-            assert layer.bias is not None
-            return conv2d(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype), padding=layer.padding)
-
-        x = gelu(convolve(self.gather, x))
-        x = x + gelu(convolve(self.mix, x))
-        x = x + gelu(convolve(self.refine, x))
-        return convolve(self.decode, x)
+        x = gelu(_convolved(self.gather, x))
+        x = x + gelu(_convolved(self.mix, x))
+        return x + gelu(_convolved(self.refine, x))
 
     def _plane_logits(
         self, costs: Float[Tensor, "n k h w"], hulls: Float[Tensor, "n k h w"]
@@ -86,10 +94,10 @@ class EvidenceGaussianHead(nn.Module):
         return hull * hulls - own * costs - small * near - large * _smoothed(_smoothed(near))
 
     @staticmethod
-    def _expected_plane(probabilities: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w 1"]:
+    def _expected_plane(probabilities: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
         num_planes = probabilities.shape[1]
         centres = (torch.arange(num_planes, device=probabilities.device, dtype=probabilities.dtype) + 0.5) / num_planes
-        return (probabilities * centres[:, None, None]).sum(1)[..., None]
+        return (probabilities * centres[:, None, None]).sum(1)
 
     def _gaussians(
         self,
@@ -97,8 +105,7 @@ class EvidenceGaussianHead(nn.Module):
         share: Float[Tensor, "n h w 1"],
         raw: Float[Tensor, "n h w c"],
         colors: Float[Tensor, "n h w 3"],
-        masks: Float[Tensor, "n h w 1"],
-        hull: Float[Tensor, "n h w 1"],
+        logit: Float[Tensor, "n h w 1"],
     ) -> Gaussians:
         cameras = queries.views.cameras.flatten()
         sh, scale, rotation, opacity = raw.split([3 * self.num_sh, 3, 4, 1], -1)
@@ -109,14 +116,12 @@ class EvidenceGaussianHead(nn.Module):
         bounded = FOOTPRINT_RANGE * torch.tanh(scale / FOOTPRINT_RANGE)
         upright = rotation + torch.tensor([1.0, 0.0, 0.0, 0.0], device=rotation.device)
         camera_wxyz = matrix_to_wxyz(cameras.cam_to_world[:, :3, :3])[:, None, None].expand_as(upright)
-        on_mask, on_hull = self.opacity_weights
-        logit = opacity + on_mask * (2 * masks - 1) + on_hull * (hull - 1)
         parts = [
             origins + distance * directions,
             footprint * bounded.exp(),
             multiply_wxyz(camera_wxyz, normalize(upright, dim=-1)),
         ]
-        parts += [torch.sigmoid(logit), base + sh]
+        parts += [torch.sigmoid(logit + opacity), base + sh]
         batch = queries.shape[0]
         means, scales, wxyz, opacities, sh = (self._in_order(part, batch) for part in parts)
         return Gaussians(means, scales, wxyz, opacities[..., 0], sh.unflatten(-1, (self.num_sh, 3)))
@@ -124,6 +129,12 @@ class EvidenceGaussianHead(nn.Module):
     def _in_order(self, part: Float[Tensor, "n h w c"], batch: int) -> Float[Tensor, "b m c"]:
         patches = patchify(part, self.patch_size)
         return patches.reshape(batch, -1, part.shape[-1])
+
+
+def _convolved(layer: nn.Conv2d, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o h w"]:
+    """Convolve in the dtype of `x`."""
+    assert layer.bias is not None
+    return conv2d(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype), padding=layer.padding)
 
 
 def _smoothed(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
