@@ -24,13 +24,16 @@ def furniture(scene: SceneBuilder, looks: Looks) -> None:
             z = 2 * height * rng.randrange(boards) / boards + thick + size[2]
             scene.solid(size, (rng.uniform(-0.6, 0.6) * wide, 0, z), looks.style())
         return
-    leg, spread = rng.uniform(0.025, 0.07), rng.uniform(0.8, 1.15)
+    round_top = rng.random() < 0.3
+    leg, spread, reach = rng.uniform(0.025, 0.07), rng.uniform(0.95, 1.3), 0.62 if round_top else 0.85
     for x in (-1, 1):
         for y in (-1, 1):
-            foot = (x * wide * spread * 0.9, y * deep * spread * 0.9, 0.0)
-            scene.rod(foot, (x * wide * 0.85, y * deep * 0.85, height), leg, other)
-    round_top = rng.random() < 0.3
+            foot = (x * wide * spread * reach, y * deep * spread * reach, 0.0)
+            scene.rod(foot, (x * wide * reach, y * deep * reach, height), leg, other)
     scene.add(FRUSTUM if round_top else BOX, (wide, deep, thick), (0, 0, height), wood)
+    if round_top:
+        scene.solid((0.15, 0.15, 0.2), (0, 0, height + thick + 0.19), looks.style())
+        return
     if rng.random() < 0.55:
         for x in (-1, 1):
             scene.rod((x * wide * 0.85, deep * 0.9, height), (x * wide * 0.85, deep, 2.1 * height), leg, other)

@@ -49,14 +49,14 @@ def _desk(scene: SceneBuilder, looks: Looks, floor: float) -> None:
 def _thing(scene: SceneBuilder, looks: Looks) -> None:
     """Put a solid or a small object on the desk."""
     rng = scene.rng
-    angle, reach = rng.uniform(0, 2 * math.pi), DESK_RADIUS * 0.7 * math.sqrt(rng.random())
+    angle, reach = rng.uniform(0, 2 * math.pi), DESK_RADIUS * 0.65 * math.sqrt(rng.random())
     x, y = reach * math.cos(angle), reach * math.sin(angle)
     if rng.random() < 0.45:
         part = SceneBuilder(rng)
         make_object(part, looks, 16)
-        scene.fit(part, rng.uniform(0.2, 0.4), (x, y, 0), rng.uniform(0, 2 * math.pi))
+        scene.fit(part, rng.uniform(0.25, 0.5), (x, y, 0), rng.uniform(0, 2 * math.pi))
         return
-    size = (rng.uniform(0.06, 0.3), rng.uniform(0.06, 0.3), rng.uniform(0.02, 0.3))
+    size = (rng.uniform(0.08, 0.3), rng.uniform(0.08, 0.3), rng.uniform(0.02, 0.35))
     scene.solid(size, (x, y, size[2] * 0.99), looks.style(), turn(rng.uniform(0, math.pi)))
 
 

@@ -37,12 +37,12 @@ class Lights(Manipulable):
 def random_lights(rng: Random) -> list[float]:
     """Draw the lights of one scene as a row of numbers for `collate_lights`; a white surface comes out about white
     where it is lit most."""
-    share = rng.uniform(0.35, 0.75)
+    share = rng.uniform(0.42, 0.78)
     warmth = rng.gauss(0, 0.04)
     tint = (1 + warmth, 1.0, 1 - warmth)
     count = rng.choice([1, 1, 2, 2, 3])
     row: list[float] = []
-    strength = (1.05 - share) * rng.uniform(0.85, 1.1)
+    strength = (1.08 - share) * rng.uniform(0.85, 1.1)
     for light in range(NUM_LIGHTS):
         azimuth = rng.uniform(0, 2 * math.pi)
         height = rng.uniform(0.25, 1) if light == 0 else rng.uniform(-0.3, 0.9)
