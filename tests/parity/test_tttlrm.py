@@ -3,6 +3,7 @@
 LRM_TTT_PARITY=DIR runs the fixtures in DIR instead of the shared ones.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from lrm_ttt.model.backbone import Precision
+from lrm_ttt.model.config import ModelConfig
 from lrm_ttt.model.import_weights import rename_tttlrm, tttlrm_config
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.scene.cameras import Cameras, ImageSize
@@ -63,13 +65,13 @@ def test_every_tensor_matches(path: Path) -> None:
 
 def _relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     assert actual.shape == expected.shape
-    return float((actual - expected).norm() / expected.norm())
+    return ((actual - expected).norm() / expected.norm()).detach().item()
 
 
 def _run(meta: dict[str, str], tensors: dict[str, torch.Tensor], newton_schulz: torch.dtype) -> dict[str, torch.Tensor]:
     """Run our model on the inputs of a fixture and return our tensors under the fixture's names."""
     published = {name.removeprefix("weight/"): tensor for name, tensor in tensors.items() if name.startswith("weight/")}
-    config = tttlrm_config(published, SCHEDULES[meta["scan"]], int(meta["views_per_update"]))
+    config = _with_constants(tttlrm_config(published, SCHEDULES[meta["scan"]], int(meta["views_per_update"])), meta)
     model = Reconstructor(config, Precision(torch.float32, newton_schulz))
     model.load_state_dict(rename_tttlrm(published), strict=True)
     size = ImageSize(int(meta["height"]), int(meta["width"]))
@@ -105,6 +107,19 @@ def _run(meta: dict[str, str], tensors: dict[str, torch.Tensor], newton_schulz: 
     assert torch.allclose(torch.nn.functional.normalize(raw[..., -5:-1], dim=-1), gaussians.wxyz, atol=1e-6)
     out["expected/gaussians.opacity_logit"] = torch.logit(gaussians.opacities)[..., None]
     return out
+
+
+def _with_constants(config: ModelConfig, meta: dict[str, str]) -> ModelConfig:
+    """Take the constants that no weight tells from the header of the fixture."""
+    memory = dataclasses.replace(
+        config.backbone.memory,
+        inner_lr=float(meta["base_lr"]),
+        newton_schulz_steps=int(meta["newton_schulz_steps"]),
+    )
+    head = dataclasses.replace(config.head, far=float(meta["max_dist"]), max_log_scale=float(meta["max_log_scale"]))
+    assert memory.head_dim == int(meta["ttt_head_dim"]) and memory.multiple == int(meta["ttt_inter_multi"])
+    assert config.head.sh_degree == int(meta["sh_degree"]) and config.backbone.num_blocks == int(meta["layers"])
+    return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, memory=memory), head=head)
 
 
 def _record(block: torch.nn.Module, name: str, found: dict[str, torch.Tensor]) -> None:
