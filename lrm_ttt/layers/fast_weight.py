@@ -27,8 +27,8 @@ class MemoryTokens(NamedTuple):
 
     def slice(self, start: int, stop: int) -> "MemoryTokens":
         """Return the tokens from `start` to `stop`."""
-        rates = InnerRates(*(rate[..., start:stop, :] for rate in self.rates))
-        return MemoryTokens(*(part[..., start:stop, :] for part in self[:3]), rates)
+        q, k, v = (part[..., start:stop, :] for part in (self.q, self.k, self.v))
+        return MemoryTokens(q, k, v, InnerRates(*(rate[..., start:stop, :] for rate in self.rates)))
 
 
 class FastWeightMemory(nn.Module):

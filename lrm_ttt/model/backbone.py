@@ -1,6 +1,8 @@
 """The stack of blocks: input tokens update the scene state, query tokens read it."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -38,7 +40,7 @@ class Backbone(nn.Module):
 
     def start(self, batch_size: int) -> SceneState:
         """Return the learned state before any view."""
-        return SceneState(tuple(block.memory.start(batch_size) for block in self.blocks), num_views=0)
+        return SceneState(tuple(block.memory.start(batch_size) for block in self._blocks()), num_views=0)
 
     def update(
         self, tokens: Float[Tensor, "b v n d"], state: SceneState, precision: Precision
@@ -60,7 +62,7 @@ class Backbone(nn.Module):
         arguments = (window, chunk, schedule == "causal", precision.newton_schulz, precision.compute)
         x = tokens.reshape(batch, num_views * window, width)
         updated = []
-        for block, weights in zip(self.blocks, state.fast_weights, strict=True):
+        for block, weights in zip(self._blocks(), state.fast_weights, strict=True):
             if self.checkpointing and torch.is_grad_enabled():
                 x, weights = checkpoint(block, x, weights, *arguments, use_reentrant=False)
             else:
@@ -74,6 +76,9 @@ class Backbone(nn.Module):
         """Read the state with the tokens of `v` query views; they attend only among themselves, view by view."""
         batch, num_views, window, width = tokens.shape
         x = tokens.reshape(batch, num_views * window, width)
-        for block, weights in zip(self.blocks, state.fast_weights, strict=True):
+        for block, weights in zip(self._blocks(), state.fast_weights, strict=True):
             x = block.query(x, weights, window, precision.compute)
         return x.reshape(batch, num_views, window, width)
+
+    def _blocks(self) -> Iterator[Block]:
+        return (cast(Block, block) for block in self.blocks)

@@ -85,4 +85,4 @@ class Reconstructor(nn.Module):
 def compile_blocks(model: Reconstructor) -> None:
     """Compile each block's forward in place (regional compilation); the first call per shape takes a while."""
     for block in model.backbone.blocks:
-        block.forward = torch.compile(block.forward, dynamic=True)  # type: ignore[method-assign]
+        block.forward = torch.compile(block.forward, dynamic=True)

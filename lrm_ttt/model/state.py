@@ -26,7 +26,7 @@ class SceneState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name."""
-        named = {}
+        named: dict[str, Tensor] = {}
         for layer, weights in enumerate(self.fast_weights):
             named |= {f"{layer}.{name}": getattr(weights, name) for name in ("gate", "up", "down")}
             named |= {f"{layer}.norms.{name}": norm for name, norm in weights.norms._asdict().items()}

@@ -55,6 +55,7 @@ class EvidenceGaussianHead(nn.Module):
         nn.init.normal_(self.linear.weight, std=0.02)
         for last in (self.decode_planes, self.decode):
             nn.init.normal_(last.weight, std=1e-2 / math.sqrt(config.hidden))
+            assert last.bias is not None
             nn.init.zeros_(last.bias)
 
     def forward(self, features: Float[Tensor, "b v n d"], queries: ViewTokens, dtype: torch.dtype) -> Gaussians:
