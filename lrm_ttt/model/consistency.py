@@ -18,7 +18,7 @@ NUM_OTHERS = 8
 def judge(
     queries: ViewTokens, share: Float[Tensor, "n h w"], masks: Float[Tensor, "n 1 h w"], num_planes: int
 ) -> Float[Tensor, "n c h w"]:
-    """Look at the point that each pixel of the views `[b v]` (n = b v) shows from other views; compare depth maps.
+    """Look from other views at the point that each pixel of the views `[b v]` shows, and compare depths (n = b v).
 
     `share` 0..1 is where the point lies between the near and the far distance of its view. Returns how many of the other
     views see through the point, and surely so, and how many see it, closely and roughly. Not differentiable: the depth
