@@ -1,7 +1,8 @@
 """Read nested frozen dataclasses from YAML and plain mappings, strictly, and write them back.
 
-Free of torch. An unknown key is an error that names the nearest known one; a value of the wrong type is an error that names
-the place. `inherit: other.yaml` in any mapping takes that file's mapping as defaults (relative to the file that says so).
+Free of torch. An unknown key is an error that names the nearest known one; a value of the wrong type is an error that
+names the place. `inherit: other.yaml` in any mapping takes that file's mapping as defaults, relative to the file that
+says so.
 """
 
 import dataclasses
@@ -34,7 +35,9 @@ def load_yaml(path: Path | str, cls: type[T]) -> T:
 def read_mapping(path: Path, depth: int = 0) -> dict[str, Any]:
     """Read a YAML file as a mapping with every `inherit` resolved."""
     if depth > MAX_INHERITANCE:
-        raise InvalidConfig(f"{path} inherits more than {MAX_INHERITANCE} levels deep: does a file inherit from itself?")
+        raise InvalidConfig(
+            f"{path} inherits more than {MAX_INHERITANCE} levels deep: does a file inherit from itself?"
+        )
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -123,7 +126,9 @@ def _convert_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[
         arguments = (arguments[0],) * len(value)
     if len(value) != len(arguments):
         raise InvalidConfig(f"'{where}' must be a list of {len(arguments)}, not {value!r}.")
-    return tuple(_convert(item, hint, f"{where}[{i}]") for i, (item, hint) in enumerate(zip(value, arguments, strict=True)))
+    return tuple(
+        _convert(item, hint, f"{where}[{i}]") for i, (item, hint) in enumerate(zip(value, arguments, strict=True))
+    )
 
 
 def _convert_scalar(value: Any, hint: type, where: str) -> Any:

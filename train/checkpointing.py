@@ -22,15 +22,20 @@ PARTS = ("model", "average", "optimiser")
 
 
 def save_checkpoint(
-    run: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int
+    run: Path,
+    step: int,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    keep: int,
+    spare: int = -1,
 ) -> Path:
-    """Write RUN/checkpoints/step-N and remove all but the last `keep`; what was there stays whole until the rename."""
+    """Write RUN/checkpoints/step-N whole or not at all; remove all but the last `keep` and that of step `spare`."""
     assert set(parts) == set(PARTS)
     root = run / FOLDER
     root.mkdir(parents=True, exist_ok=True)
     for abandoned in root.glob(".writing-*"):
         shutil.rmtree(abandoned)
-    final = root / f"step-{step:09d}"
+    final = folder_of(run, step)
     temporary = root / f".writing-{final.name}"
     temporary.mkdir()
     digests = {}
@@ -44,11 +49,17 @@ def save_checkpoint(
         _flush(path)
     if final.exists():
         shutil.rmtree(final)
-    os.replace(temporary, final)
+    temporary.replace(final)
     _flush(root)
     for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+        if old != folder_of(run, spare):
+            shutil.rmtree(old)
     return final
+
+
+def folder_of(run: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies."""
+    return run / FOLDER / f"step-{step:09d}"
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -57,7 +68,10 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Return the tensors by part, and the rest; raises `IncompatibleCheckpoint` where a file is missing or was altered."""
+    """Return the tensors by part, and the rest.
+
+    Raises `IncompatibleCheckpoint` where a file is missing or is not what was written.
+    """
     path = folder / STATE_FILE
     remedy = f"Remove {folder} to go on from the checkpoint before it."
     try:
@@ -69,7 +83,9 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[st
     for name in PARTS:
         file = folder / f"{name}.safetensors"
         if not file.is_file() or digests.get(file.name) != _digest(file):
-            raise IncompatibleCheckpoint(f"{file} is missing, or is not what was written (its checksum differs). {remedy}")
+            raise IncompatibleCheckpoint(
+                f"{file} is missing, or is not what was written (its checksum differs). {remedy}"
+            )
         parts[name] = read_weights(file)
     return parts, state
 

@@ -13,8 +13,9 @@ from lrm_ttt.model.config import ModelConfig
 class StageConfig:
     """Some steps of one image size, batch size and objective. Scenes are drawn as they are needed.
 
-    `batch_size` is per rank and accumulation; `lr` is AdamW's and `muon_lr` Muon's (scaled to AdamW's root mean square update);
-    both rise linearly over the first `warmup_steps` of the stage. `num_input_renders` of the inputs are rendered beside the targets.
+    `batch_size` is per rank and accumulation; `lr` is AdamW's and `muon_lr` Muon's (scaled to AdamW's root mean square
+    update); both rise linearly over the first `warmup_steps` of the stage. `num_input_renders` of the inputs are
+    rendered beside the targets.
     """
 
     name: str
@@ -46,7 +47,8 @@ class StageConfig:
 class OptimiserConfig:
     """Muon for the matrices of the blocks, AdamW for everything else.
 
-    The gradient is scaled down to the norm `clip_norm`; above `skip_norm`, or where it is not finite, the step is skipped and counted.
+    The gradient is scaled down to the norm `clip_norm`; above `skip_norm`, or where it is not finite, the step is
+    skipped and counted.
     """
 
     betas: tuple[float, float] = (0.9, 0.95)
@@ -113,9 +115,9 @@ class TrainConfig:
                 "decay_fraction must lie in [0, 1], ema_decay in [0, 1), and checkpoint_every_minutes be positive."
             )
         patch_size = self.model.tokenizer.patch_size
-        for part in (*self.stages, self.validation):
-            if any(side < patch_size or side % patch_size for side in part.image_size):
-                raise InvalidConfig(f"image_size {list(part.image_size)} must be multiples of the patch size {patch_size}.")
+        for size in (*(stage.image_size for stage in self.stages), self.validation.image_size):
+            if any(side < patch_size or side % patch_size for side in size):
+                raise InvalidConfig(f"image_size {list(size)} must be multiples of the patch size {patch_size}.")
 
     @property
     def total_steps(self) -> int:
@@ -128,7 +130,9 @@ class TrainConfig:
             raise InvalidConfig(f"The scale of the steps must be positive, not {scale}.")
         stages = tuple(
             dataclasses.replace(
-                stage, steps=max(1, round(stage.steps * scale)), warmup_steps=round(stage.warmup_steps * min(1.0, scale))
+                stage,
+                steps=max(1, round(stage.steps * scale)),
+                warmup_steps=round(stage.warmup_steps * min(1.0, scale)),
             )
             for stage in self.stages
         )

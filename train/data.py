@@ -1,4 +1,4 @@
-"""Batches by number: every step's scenes follow from (seed, step, part, rank) alone, so that resuming needs no data state."""
+"""Batches by number: the scenes of a step follow from (seed, step, part, rank), so resuming needs no data state."""
 
 import hashlib
 from collections.abc import Callable
@@ -27,9 +27,7 @@ def validation_generator(index: int) -> torch.Generator:
     return torch.Generator().manual_seed(HALF + VALIDATION_SEED + index)
 
 
-def training_batch(
-    stage: StageConfig, generator: torch.Generator, device: torch.device
-) -> SceneBatch:
+def training_batch(stage: StageConfig, generator: torch.Generator, device: torch.device) -> SceneBatch:
     """Draw the scenes of one stage."""
     config = ProceduralConfig(
         image_size=stage.image_size,

@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl and TensorBoard for programs, a progress bar or a line every half minute for people."""
+"""What a run tells: metrics.jsonl and TensorBoard for programs, a bar or a line every half minute for people."""
 
 import json
 import logging

@@ -1,9 +1,10 @@
-"""The loop that changes slow weights: draw scenes, reconstruct, render, compare, step; report, validate, keep checkpoints."""
+"""The loop that changes slow weights: draw scenes, reconstruct, render, compare, step; report, validate, keep."""
 
 import dataclasses
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -22,13 +23,12 @@ from lrm_ttt.scene.views import SceneBatch, Views
 from lrm_ttt.train.config import StageConfig, TrainConfig
 from lrm_ttt.train.data import Prefetcher, training_batch, training_generator, validation_batches
 from lrm_ttt.train.hardware import choose_precision, has_compiler
-from lrm_ttt.train.logging import Reporter, RunningMeans, Stopwatch, logger, measure_module
+from lrm_ttt.train.logging import Reporter, RunningMeans, Stopwatch, measure_module
 from lrm_ttt.train.optimiser import Optimiser, WeightAverage
 from lrm_ttt.train.progress import Progress
 from lrm_ttt.train.run_folder import RunFolder
-from lrm_ttt.train.schedule import early_decay, learning_rate_factor, stage_at
+from lrm_ttt.train.schedule import learning_rate_factor, stage_at, timed_decay
 from lrm_ttt.train.validation import validate
-
 
 # Every number of input views is another shape to the compiler.
 MAX_RECOMPILATIONS = 64
@@ -63,7 +63,8 @@ class Trainer:
             self._initialise(self.options.init)
         self.model.backbone.checkpointing = config.activation_checkpointing
         self.model.to(self.device).train()
-        self.optimiser = Optimiser(self.model.named_parameters(), config.optimiser)
+        dtype = self.model.precision.newton_schulz
+        self.optimiser = Optimiser(self.model.named_parameters(), config.optimiser, dtype)
         self.average = WeightAverage(self.model, config.ema_decay)
         self.progress = Progress.begin(config)
         if self.options.resume:
@@ -75,29 +76,27 @@ class Trainer:
         self.stopwatch, self.means = Stopwatch(), RunningMeans()
         measure_module(self.model.tokenizer, self.stopwatch, "forward: evidence and tokens")
         measure_module(self.model.head, self.stopwatch, "forward: head")
-        self.step_seconds = 0.0
+        # Seconds of the last steps with all that belongs to them; compilation drops out of the mean in time.
+        self.paces: deque[float] = deque(maxlen=100)
+        self.last_saved = time.monotonic()
         self.stop_signal: int | None = None
 
     def run(self) -> Progress:
-        """Train to the end of the schedule, or until the time is up or a signal comes; leave a checkpoint in each case."""
+        """Train until the schedule ends, the time is up or a signal comes, and leave a checkpoint in each case."""
         progress = self.progress
         prefetcher = Prefetcher(self._draw, self.config.prefetch)
-        last_saved = time.monotonic()
         try:
             with self._signals():
                 while progress.step < progress.decay.end and self.stop_signal is None:
+                    start = time.perf_counter()
                     self._step(prefetcher)
-                    due = time.monotonic() - last_saved > 60 * self.config.checkpoint_every_minutes
-                    if progress.step % self.config.log_every == 0:
-                        self._report()
-                    if progress.step % self.config.validate_every == 0 or progress.step == progress.decay.end:
-                        self._validate()
-                    if due:
-                        self._save()
-                        last_saved = time.monotonic()
+                    self._after_step()
+                    self.paces.append(time.perf_counter() - start)
+                    progress.seconds += self.paces[-1]
             progress.finished = progress.step >= progress.decay.end
             if self.stop_signal is not None:
-                self.reporter.say(f"{signal.Signals(self.stop_signal).name}: a checkpoint of step {progress.step} is kept")
+                name = signal.Signals(self.stop_signal).name
+                self.reporter.say(f"{name}: stopped after step {progress.step}, with a checkpoint")
             self._save()
         finally:
             prefetcher.close()
@@ -106,7 +105,6 @@ class Trainer:
 
     def _step(self, prefetcher: Prefetcher) -> None:
         progress, parts = self.progress, self.config.accumulation
-        start = time.perf_counter()
         stage_index, step_in_stage = stage_at(self.config, progress.step)
         stage = self.config.stages[stage_index]
         for part in range(parts):
@@ -125,10 +123,17 @@ class Trainer:
             else:
                 progress.skipped += 1
         self.means.add({"gradient_norm": norm, "lr": factor * stage.lr})
-        seconds = time.perf_counter() - start
-        progress.seconds += seconds
-        self.step_seconds = seconds if not self.step_seconds else 0.9 * self.step_seconds + 0.1 * seconds
-        self._watch_the_clock()
+
+    def _after_step(self) -> None:
+        """Report, validate, look at the clock and keep a checkpoint, each when it is due."""
+        progress, config = self.progress, self.config
+        if progress.step % config.log_every == 0:
+            self._report()
+        if progress.step % config.validate_every == 0 or progress.step == progress.decay.end:
+            self._validate()
+        due = time.monotonic() - self.last_saved > 60 * config.checkpoint_every_minutes
+        if self._decay_begins() or due:
+            self._save()
 
     def _learn(self, batch: SceneBatch, stage_index: int, stage: StageConfig) -> None:
         """Add the gradients of one batch."""
@@ -169,9 +174,9 @@ class Trainer:
         shares = ", ".join(f"{name} {value:.3f}" for name, value in seconds.items())
         terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         held_out = ", ".join(f"{name} {value:.3f}" for name, value in progress.validation.items())
-        self.reporter.show(
-            progress.step, f"{stage}  {terms}  {held_out}  {self.step_seconds:.3f} s/step ({shares}), skipped {progress.skipped}"
-        )
+        pace = sum(self.paces) / max(1, len(self.paces))
+        text = f"{stage}  {terms}  {held_out}  {pace:.3f} s/step ({shares}), skipped {progress.skipped}"
+        self.reporter.show(progress.step, text)
 
     def _validate(self) -> None:
         """Measure the average and the live weights on the held-out scenes."""
@@ -185,21 +190,28 @@ class Trainer:
         self.reporter.record("validation", self.progress.step, self.progress.validation)
 
     def _save(self) -> None:
+        self.last_saved = time.monotonic()
         self.folder.save(self.model, self.average, self.optimiser, self.progress, self.options.command)
 
-    def _watch_the_clock(self) -> None:
-        """Enter the decay early when `max_hours` are nearly over, once, and the same on every rank."""
-        progress, hours = self.progress, self.options.max_hours
-        if hours is None or progress.step >= progress.decay.start:
-            return
-        decay = early_decay(self.config, progress.step, progress.seconds, 3600 * hours, self.step_seconds)
-        if self.accelerator.num_processes > 1:
-            decay = broadcast_object_list([decay])[0]
-        if decay is not None:
+    def _decay_begins(self) -> bool:
+        """Return whether the rate begins to fall now, which it does early when the time is nearly over."""
+        progress, hours, before = self.progress, self.options.max_hours, self.progress.decay
+        if hours is not None and self.paces:
+            pace = sum(self.paces) / len(self.paces)
+            decay = timed_decay(self.config, before, progress.step, progress.seconds, 3600 * hours, pace)
+            if self.accelerator.num_processes > 1:
+                decay = broadcast_object_list([decay])[0]
             progress.decay = decay
-            self.reporter.total_steps = decay.end
-            self.reporter.record("decay", progress.step, {"start": decay.start, "end": decay.end})
-            self.reporter.say(f"step {progress.step}: {hours} hours are nearly over, so the rate decays until step {decay.end}")
+        if progress.decay.early and progress.decay != before:
+            self.reporter.total_steps = progress.decay.end
+            self.reporter.record("decay", progress.step, dataclasses.asdict(progress.decay))
+        if progress.before_decay >= 0 or progress.step < progress.decay.start:
+            return False
+        progress.before_decay = progress.step
+        self.reporter.say(
+            f"step {progress.step}: the learning rate falls from here to step {progress.decay.end}, the last"
+        )
+        return True
 
     def _initialise(self, source: str) -> None:
         differences = load_matching(self.model, source)

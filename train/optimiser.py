@@ -7,17 +7,23 @@ from torch import Tensor, nn
 
 from lrm_ttt.errors import IncompatibleCheckpoint
 from lrm_ttt.train.config import OptimiserConfig
+from lrm_ttt.train.muon import Muon
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
-    """Return whether Muon may take a parameter: a matrix inside a block (not the embedding, the head or the inner rates)."""
+    """Return whether Muon may take a parameter: a matrix of a block, but not the one that predicts inner rates."""
     return parameter.ndim == 2 and ".blocks." in f".{name}" and "inner_lr" not in name
 
 
 class Optimiser:
     """Step both optimisers together. A step whose gradient is too large or not finite is skipped."""
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], config: OptimiserConfig) -> None:
+    def __init__(
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        config: OptimiserConfig,
+        newton_schulz_dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.config = config
         self.parameters = dict(named)
         muon = [p for name, p in self.parameters.items() if config.muon and is_hidden_matrix(name, p)]
@@ -30,13 +36,10 @@ class Optimiser:
         self.adamw = torch.optim.AdamW([group for group in groups if group["params"]], betas=config.betas, fused=True)
         self.muon = None
         if muon:
-            # The update then has AdamW's root mean square, so that one scale of learning rates serves both.
-            self.muon = torch.optim.Muon(
-                muon, weight_decay=config.weight_decay, momentum=config.muon_momentum, adjust_lr_fn="match_rms_adamw"
-            )
+            self.muon = Muon(muon, config.weight_decay, config.muon_momentum, newton_schulz_dtype)
 
     def step(self, lr: float, muon_lr: float) -> tuple[float, bool]:
-        """Clip, step unless the gradient is beyond all bounds, and clear the gradients; return its norm and whether it stepped."""
+        """Clip, step unless the gradient is beyond bounds, clear it; return its norm and whether it stepped."""
         for optimiser, rate in ((self.adamw, lr), (self.muon, muon_lr)):
             for group in optimiser.param_groups if optimiser else ():
                 group["lr"] = rate
@@ -67,7 +70,9 @@ class Optimiser:
             if parameter is None or (value.ndim and value.shape != parameter.shape):
                 raise IncompatibleCheckpoint(f"The state of the optimiser has '{full}', which does not fit this model.")
             # A new tensor: the file's mapping must not be written to.
-            self._owner(parameter).state[parameter][key] = value.to(parameter.device if value.ndim else "cpu", copy=True)
+            self._owner(parameter).state[parameter][key] = value.to(
+                parameter.device if value.ndim else "cpu", copy=True
+            )
 
     def _owner(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
         return self.muon if self.muon is not None and id(parameter) in self.taken else self.adamw

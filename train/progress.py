@@ -10,7 +10,7 @@ from lrm_ttt.train.schedule import Decay, planned_decay
 
 @dataclasses.dataclass
 class Progress:
-    """Steps taken, scenes seen by all ranks, seconds of training, steps skipped, and the decay that is being followed."""
+    """Count steps taken, scenes seen by all ranks, seconds passed and steps skipped; and hold the decay in force."""
 
     decay: Decay
     step: int = 0
@@ -18,6 +18,8 @@ class Progress:
     seconds: float = 0.0
     skipped: int = 0
     finished: bool = False
+    # The step at which the rate first began to fall.
+    before_decay: int = -1
     validation: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @staticmethod
@@ -27,7 +29,7 @@ class Progress:
 
     @staticmethod
     def from_mapping(data: Mapping[str, Any], config: TrainConfig) -> "Progress":
-        """Restore what `dataclasses.asdict` gave; a decay that began early goes on, a planned one follows the configuration."""
-        fields = {field.name: data[field.name] for field in dataclasses.fields(Progress)}
+        """Restore what `dataclasses.asdict` gave; an early decay goes on, a planned one follows the configuration."""
+        fields = {field.name: data[field.name] for field in dataclasses.fields(Progress) if field.name in data}
         decay = Decay(**data["decay"])
         return Progress(**{**fields, "decay": decay if decay.early else planned_decay(config)})

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -53,17 +52,23 @@ class RunFolder:
         restore_random_state(state["random"])
         return Progress.from_mapping(state["progress"], self.config)
 
-    def save(self, model: Reconstructor, average: WeightAverage, optimiser: Optimiser, progress: Progress, command: str) -> None:
+    def save(
+        self, model: Reconstructor, average: WeightAverage, optimiser: Optimiser, progress: Progress, command: str
+    ) -> None:
         """Write a checkpoint, and the averaged weights with their provenance as a model that can be loaded."""
         if not self.is_main:
             return
         parts = {"model": model.state_dict(), "average": average.weights, "optimiser": optimiser.state()}
         state = {"progress": dataclasses.asdict(progress), "config": to_mapping(self.config)}
-        save_checkpoint(self.path, progress.step, parts, state, self.config.keep_checkpoints)
+        # From the step before the decay a longer run can go on, so it is kept.
+        keep, spare = self.config.keep_checkpoints, progress.before_decay
+        save_checkpoint(self.path, progress.step, parts, state, keep, spare)
         folder = self.path / MODEL_FOLDER
         save_pretrained(model, folder, average.weights)
         device = next(model.parameters()).device
-        write_atomically(folder / PROVENANCE_FILE, json.dumps(self._provenance(progress, command, device), indent=2) + "\n")
+        write_atomically(
+            folder / PROVENANCE_FILE, json.dumps(self._provenance(progress, command, device), indent=2) + "\n"
+        )
 
     def _provenance(self, progress: Progress, command: str, device: torch.device) -> dict[str, object]:
         return {
@@ -91,7 +96,9 @@ def check_same_model(stored: Path, config: TrainConfig) -> None:
         return
     before = load_yaml(stored, TrainConfig)
     if before.model != config.model or before.seed != config.seed:
-        raise InvalidConfig(f"{stored} is of a run with another model or seed: choose another folder, or the same configuration.")
+        raise InvalidConfig(
+            f"{stored} is of a run with another model or seed: choose another folder, or the same configuration."
+        )
 
 
 def commit() -> str:
@@ -112,4 +119,4 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that readers see the old one or the new one."""
     temporary = path.with_name(f".writing-{path.name}")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -4,20 +4,22 @@ import dataclasses
 
 from lrm_ttt.train.config import StageConfig, TrainConfig
 
+# Steps after which an early decay looks at the clock again.
+STEPS_BETWEEN_LOOKS = 50
+
 
 @dataclasses.dataclass(frozen=True)
 class Decay:
-    """The learning rate falls linearly to zero from step `start` to step `end`, where the run ends."""
+    """Lower the learning rates linearly, from the factor `level` at step `start` to zero at `end`, the last."""
 
     start: int
     end: int
     early: bool = False
+    level: float = 1.0
 
     def factor(self, step: int) -> float:
         """Return the factor 0..1 at `step` (counted from 0)."""
-        if step < self.start:
-            return 1.0
-        return (self.end - step) / (self.end - self.start + 1)
+        return self.level * min(1.0, (self.end - step) / (self.end - self.start + 1))
 
 
 def planned_decay(config: TrainConfig) -> Decay:
@@ -26,16 +28,19 @@ def planned_decay(config: TrainConfig) -> Decay:
     return Decay(total - round(config.decay_fraction * total), total)
 
 
-def early_decay(config: TrainConfig, step: int, seconds: float, max_seconds: float, step_seconds: float) -> Decay | None:
-    """Return a decay that starts now and ends when the time is up, once `decay_fraction` of the time is all that remains.
+def timed_decay(config: TrainConfig, decay: Decay, step: int, seconds: float, max_seconds: float, pace: float) -> Decay:
+    """Return `decay`, or one that ends with the time: it begins once `decay_fraction` of the time is all that remains.
 
-    `seconds` have passed, and a step takes `step_seconds`. None while there is time.
+    `seconds` have passed before `step`, and a step takes `pace` seconds. A decay that has begun is bent towards the new
+    estimate of the last step now and then; it never rises.
     """
     left = max_seconds - seconds
-    if left > config.decay_fraction * max_seconds:
-        return None
-    steps = max(1, int(left / max(step_seconds, 1e-6)))
-    return Decay(step, min(step + steps, config.total_steps), early=True)
+    if not decay.early and (step >= decay.start or left > config.decay_fraction * max_seconds):
+        return decay
+    if decay.early and step - decay.start < STEPS_BETWEEN_LOOKS:
+        return decay
+    end = step + max(1, int(left / max(pace, 1e-6)))
+    return Decay(step, min(end, config.total_steps), early=True, level=decay.factor(step))
 
 
 def stage_at(config: TrainConfig, step: int) -> tuple[int, int]:

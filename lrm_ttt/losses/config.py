@@ -10,8 +10,8 @@ from lrm_ttt.errors import InvalidConfig
 class LossConfig:
     """How much each term counts; a term of weight 0 is not computed.
 
-    `mse`, `perceptual`, `depth` and `opacity` are the papers' (MODEL.md, Losses); `position`, `coverage` and `alpha` are ours, and
-    need the exact depths and masks of procedural scenes.
+    `mse`, `perceptual`, `depth` and `opacity` are the papers' (MODEL.md, Losses); `position`, `coverage` and `alpha`
+    are ours, and need the exact depths and masks of procedural scenes.
     """
 
     mse: float = 1.0
@@ -35,6 +35,6 @@ class LossConfig:
             raise InvalidConfig(f"losses.position_beta must be positive, not {self.position_beta}.")
         if self.perceptual > 0 and self.perceptual_weights is None:
             raise InvalidConfig(
-                f"losses.perceptual is {self.perceptual}, so losses.perceptual_weights must name a local file with the weights of "
-                f"{self.perceptual_network}; set losses.perceptual to 0 to train without."
+                f"losses.perceptual is {self.perceptual}, so losses.perceptual_weights must name a local file with the "
+                f"weights of {self.perceptual_network}; set losses.perceptual to 0 to train without."
             )

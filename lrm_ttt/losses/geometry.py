@@ -54,8 +54,8 @@ def relative_disparity_error(
 ) -> Float[Tensor, ""]:
     """Return the papers' depth term (MODEL.md, Losses): smooth L1 of disparities, each normalised per view.
 
-    Both are shifted by their median and divided by their mean absolute deviation, so that `depths` may come from a monocular network
-    and need neither scale nor offset. Views without a known pixel do not count.
+    Both are shifted by their median and divided by their mean absolute deviation, so that `depths` may come from a
+    monocular network and need neither scale nor offset. Views without a known pixel do not count.
     """
     error = smooth_l1_loss(_normalised_disparity(z, known), _normalised_disparity(depths, known), reduction="none")
     return (error * known).sum() / known.sum().clamp(min=1)

@@ -37,9 +37,10 @@ class Objective(nn.Module):
             self.perceptual = PerceptualError(config.perceptual_network, config.perceptual_weights)
 
     def forward(self, renderings: Renderings, targets: Views, gaussians: Gaussians, inputs: Views) -> LossTerms:
-        """Compare renderings `[b v]` with targets, and Gaussians (one per input pixel) with the inputs' depths and masks.
+        """Compare renderings `[b v]` with targets, and Gaussians with the depths and masks of their inputs.
 
-        Terms that need depths or masks are left out where the views have none (rooms have no mask).
+        There is one Gaussian per pixel of the inputs. Terms that need depths or masks are left out where the views have
+        none (rooms have no mask).
         """
         terms = self._photometric(renderings, targets) | self._geometric(gaussians, inputs)
         weighted = [getattr(self.config, name) * term for name, term in terms.items()]

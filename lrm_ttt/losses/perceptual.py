@@ -16,9 +16,10 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 class PerceptualError(nn.Module):
-    """Mean absolute difference of VGG-19 features, or LPIPS on VGG-16 (lpips's own linear layers come with that package).
+    """Compare by the mean absolute difference of VGG-19 features, or by LPIPS on VGG-16.
 
-    `weights` is a local file with torchvision's names; raises `InvalidConfig` naming it when it is missing or of another network.
+    LPIPS' own linear layers come with its package. `weights` is a local file with torchvision's names; raises
+    `InvalidConfig` naming it when it is missing or of another network.
     """
 
     mean: Tensor
@@ -26,24 +27,24 @@ class PerceptualError(nn.Module):
 
     def __init__(self, network: str, weights: str) -> None:
         super().__init__()
-        self.network = network
         state = _load(Path(weights), network)
-        self.features = _vgg19(state, weights) if network == "vgg19" else _lpips(state, weights)
+        self.lpips = _lpips(state, weights) if network == "lpips" else None
+        self.parts = _vgg19(state, weights) if network == "vgg19" else nn.ModuleList()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
         self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None])
         self.requires_grad_(False).eval()
 
     def forward(self, colors: Float[Tensor, "n 3 h w"], images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, ""]:
         """Return the mean distance of images 0..1; the gradient goes to both."""
-        if self.network == "lpips":
-            return self.features(colors, images, normalize=True).mean()
+        if self.lpips is not None:
+            return self.lpips(colors, images, normalize=True).mean()
         x = (torch.cat([colors, images]) - self.mean) / self.deviation
         total = torch.zeros((), device=x.device, dtype=x.dtype)
-        for part in self.features:
+        for part in self.parts:
             x = part(x)
             ours, theirs = x.chunk(2)
             total = total + (ours - theirs).abs().mean()
-        return total / len(self.features)
+        return total / len(self.parts)
 
 
 def _load(path: Path, network: str) -> Mapping[str, Tensor]:
@@ -94,5 +95,7 @@ def _fill(layers: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
     found = {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}
     wrong = [name for name, value in wanted.items() if name not in found or found[name].shape != value.shape]
     if wrong:
-        raise InvalidConfig(f"losses.perceptual_weights: {path} holds another network: features.{wrong[0]} does not fit.")
+        raise InvalidConfig(
+            f"losses.perceptual_weights: {path} holds another network: features.{wrong[0]} does not fit."
+        )
     layers.load_state_dict({name: found[name] for name in wanted})

@@ -1,7 +1,6 @@
 """Models as folders: `model.safetensors` and `config.json`. Nothing is ever unpickled."""
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +24,10 @@ MAX_NAMED = 8
 
 
 def save_pretrained(
-    model: Reconstructor, folder: Path | str, weights: Mapping[str, Tensor] | None = None, dtype: torch.dtype | None = None
+    model: Reconstructor,
+    folder: Path | str,
+    weights: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write the model (or `weights` in its place, an average for one) to `folder`, each file by atomic rename.
 
@@ -33,13 +35,15 @@ def save_pretrained(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in (weights or model.state_dict()).items()}
+    state = {
+        name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in (weights or model.state_dict()).items()
+    }
     config = {"format": FORMAT, "model": to_mapping(model.config)}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
         save_file(state, Path(temporary, WEIGHTS_FILE), metadata={"format": "pt"})
         Path(temporary, CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for name in (WEIGHTS_FILE, CONFIG_FILE):
-            os.replace(Path(temporary, name), folder / name)
+            Path(temporary, name).replace(folder / name)
 
 
 def from_pretrained(
@@ -47,7 +51,8 @@ def from_pretrained(
 ) -> Reconstructor:
     """Return the model of a local folder, or of a repository `owner/name` of the Hugging Face hub, in evaluation mode.
 
-    Raises `IncompatibleCheckpoint` where files are missing or corrupt, or names or shapes differ; the message lists which.
+    Raises `IncompatibleCheckpoint` where files are missing or corrupt, or names or shapes differ; the message lists
+    which.
     """
     folder = find_pretrained(source)
     config = read_config(folder)
@@ -57,14 +62,16 @@ def from_pretrained(
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     differences = compare_shapes(wanted, {name: tensor.shape for name, tensor in state.items()})
     if differences:
-        raise IncompatibleCheckpoint(f"{folder / WEIGHTS_FILE} does not fit its {CONFIG_FILE}: {'; '.join(differences)}.")
+        raise IncompatibleCheckpoint(
+            f"{folder / WEIGHTS_FILE} does not fit its {CONFIG_FILE}: {'; '.join(differences)}."
+        )
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     model.load_state_dict(state, assign=True)
     return model.to(device).eval()
 
 
 def load_matching(model: Reconstructor, source: Path | str) -> list[str]:
-    """Copy every parameter of a pretrained folder whose name and shape the model shares; return what was not found or used."""
+    """Copy the parameters of a pretrained folder whose name and shape the model shares, and say what was left over."""
     folder = find_pretrained(source)
     theirs = read_weights(folder / WEIGHTS_FILE)
     ours = model.state_dict()
@@ -85,7 +92,8 @@ def find_pretrained(source: Path | str) -> Path:
     text = str(source)
     if folder.exists() or text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise IncompatibleCheckpoint(
-            f"There is no folder {source} with {WEIGHTS_FILE} and {CONFIG_FILE}; give such a folder, or owner/name on the hub."
+            f"There is no folder {source} with {WEIGHTS_FILE} and {CONFIG_FILE}; give such a folder, or owner/name on "
+            "the hub."
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -104,7 +112,9 @@ def read_config(folder: Path) -> ModelConfig:
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise IncompatibleCheckpoint(f"{path} cannot be read: {error}. A model folder holds {WEIGHTS_FILE} and {CONFIG_FILE}.") from error
+        raise IncompatibleCheckpoint(
+            f"{path} cannot be read: {error}. A model folder holds {WEIGHTS_FILE} and {CONFIG_FILE}."
+        ) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT or "model" not in data:
         raise IncompatibleCheckpoint(f"{path} is not the configuration of a model of this program (format '{FORMAT}').")
     try:
@@ -118,7 +128,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
-        raise IncompatibleCheckpoint(f"{path} cannot be read as safetensors: {error}. Fetch or export it again.") from error
+        raise IncompatibleCheckpoint(
+            f"{path} cannot be read as safetensors: {error}. Fetch or export it again."
+        ) from error
 
 
 def compare_shapes(wanted: Mapping[str, torch.Size], found: Mapping[str, torch.Size]) -> list[str]:
@@ -137,5 +149,3 @@ def compare_shapes(wanted: Mapping[str, torch.Size], found: Mapping[str, torch.S
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(names[:MAX_NAMED]) + more
-
-

@@ -26,9 +26,9 @@ def render(
 ) -> Renderings:
     """Render Gaussians `[b]` from cameras `[b v]`; colours lie on `backgrounds` (None: black), depth is camera z.
 
-    Gaussians nearer than `near` (scene units) are not drawn. When views times Gaussians exceed `max_projections` each view is drawn
-    alone and drawn again in the backward pass, which costs a third more time and the memory of one view. `backend` as in
-    `lrm_ttt.kernels.rasterizer`.
+    Gaussians nearer than `near` (scene units) are not drawn. When views times Gaussians exceed `max_projections` each
+    view is drawn alone and drawn again in the backward pass, which costs a third more time and the memory of one view.
+    `backend` as in `lrm_ttt.kernels.rasterizer`.
     """
     assert gaussians.shape == cameras.shape[:1], "one set of Gaussians for each row of cameras"
     num_views = cameras.shape[1]

@@ -1,0 +1,73 @@
+"""The objective is the weighted sum of exactly the terms that were asked for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lrm_ttt.data.procedural import ProceduralConfig, sample_batch
+from lrm_ttt.errors import InvalidConfig
+from lrm_ttt.losses.config import LossConfig
+from lrm_ttt.losses.objective import Objective
+from lrm_ttt.losses.perceptual import PerceptualError
+from lrm_ttt.scene.gaussians import Gaussians
+from lrm_ttt.scene.views import Renderings, SceneBatch
+
+WEIGHTS = {"mse": 2.0, "alpha": 0.3, "position": 0.2, "depth": 0.05, "opacity": 0.01, "coverage": 0.7}
+
+
+def case(room_fraction: float) -> tuple[Renderings, SceneBatch, Gaussians]:
+    config = ProceduralConfig((8, 8), (2, 2), 2, room_fraction)
+    batch = sample_batch(config, 1, torch.Generator().manual_seed(3))
+    n = 2 * 64
+    gaussians = Gaussians(
+        torch.rand(1, n, 3), torch.rand(1, n, 3), torch.rand(1, n, 4), torch.rand(1, n), torch.rand(1, n, 1, 3)
+    )
+    return Renderings(torch.rand(1, 2, 3, 8, 8), torch.rand(1, 2, 1, 8, 8), torch.rand(1, 2, 1, 8, 8)), batch, gaussians
+
+
+def test_total_is_the_weighted_sum() -> None:
+    renderings, batch, gaussians = case(room_fraction=0.0)
+    losses = Objective(LossConfig(**WEIGHTS), 4)(renderings, batch.targets, gaussians, batch.inputs)
+    assert set(losses.terms) == set(WEIGHTS)
+    expected = sum(WEIGHTS[name] * float(term) for name, term in losses.terms.items())
+    assert abs(float(losses.total) - expected) < 1e-6
+    for name in WEIGHTS:
+        alone = Objective(LossConfig(**{"mse": 0.0, name: 1.0}), 4)(renderings, batch.targets, gaussians, batch.inputs)
+        assert alone.terms == {name: losses.terms[name]} and alone.total == losses.terms[name]
+
+
+def test_rooms_have_no_mask_terms() -> None:
+    renderings, batch, gaussians = case(room_fraction=1.0)
+    losses = Objective(LossConfig(**WEIGHTS), 4)(renderings, batch.targets, gaussians, batch.inputs)
+    assert set(losses.terms) == set(WEIGHTS) - {"alpha", "coverage"}
+
+
+def test_perceptual_weights_that_are_absent_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="perceptual_weights must name"):
+        LossConfig(perceptual=0.5)
+    missing = tmp_path / "vgg.pth"
+    with pytest.raises(InvalidConfig, match=str(missing)):
+        Objective(LossConfig(perceptual=0.5, perceptual_weights=str(missing)), 8)
+    torch.save({"features.0.weight": torch.zeros(1)}, missing)
+    with pytest.raises(InvalidConfig, match="another network"):
+        PerceptualError("vgg19", str(missing))
+
+
+@pytest.mark.parametrize("network", ["vgg19", "lpips"])
+def test_perceptual_error_is_a_distance(network: str, tmp_path: Path) -> None:
+    import torchvision
+
+    torch.manual_seed(0)
+    build = torchvision.models.vgg19 if network == "vgg19" else torchvision.models.vgg16
+    features = build(weights=None).features
+    path = tmp_path / "vgg.pth"
+    torch.save({f"features.{name}": value for name, value in features.state_dict().items()}, path)
+    error = PerceptualError(network, str(path))
+    a, b = torch.rand(2, 1, 3, 32, 32).unbind()
+    assert error(a, a) == 0
+    assert error(a, b) > error(a, a + 0.05 * (b - a)) > 0
+    colors = a.clone().requires_grad_()
+    error(colors, b).backward()
+    assert colors.grad is not None and colors.grad.abs().sum() > 0
+    assert not any(parameter.requires_grad for parameter in error.parameters())

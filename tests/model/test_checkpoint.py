@@ -1,0 +1,91 @@
+"""Model folders: what is written comes back, and what does not fit is listed."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lrm_ttt.errors import IncompatibleCheckpoint
+from lrm_ttt.layers.config import MemoryConfig
+from lrm_ttt.model.checkpoint import from_pretrained, load_matching, save_pretrained
+from lrm_ttt.model.config import BackboneConfig, GaussianHeadConfig, ModelConfig, TokenizerConfig
+from lrm_ttt.model.reconstructor import Reconstructor
+
+CONFIG = ModelConfig(
+    TokenizerConfig(4), BackboneConfig(16, 1, 16, 2, MemoryConfig(16, 1)), GaussianHeadConfig(distance="range")
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_pretrained(Reconstructor(CONFIG), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    model = Reconstructor(CONFIG)
+    save_pretrained(model, tmp_path)
+    loaded = from_pretrained(tmp_path)
+    assert loaded.config == CONFIG and not loaded.training
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    save_pretrained(model, tmp_path, dtype=torch.bfloat16)
+    assert all(tensor.dtype == torch.bfloat16 for tensor in load_file(tmp_path / "model.safetensors").values())
+    assert all(tensor.dtype == torch.float32 for tensor in from_pretrained(tmp_path).state_dict().values())
+
+
+def test_what_differs_is_listed(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    state["surplus"] = torch.zeros(1)
+    del state["head.norm.weight"]
+    state["head.linear.weight"] = torch.zeros(2, 2)
+    save_file(state, path)
+    with pytest.raises(IncompatibleCheckpoint) as caught:
+        from_pretrained(folder)
+    for part in ("1 missing: head.norm.weight", "1 unexpected: surplus", "head.linear.weight is [2, 2] instead of"):
+        assert part in str(caught.value)
+
+
+def test_corrupt_and_foreign_folders_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleCheckpoint, match="no folder"):
+        from_pretrained(tmp_path / "nowhere")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    with pytest.raises(IncompatibleCheckpoint, match="safetensors"):
+        from_pretrained(folder)
+    config = folder / "config.json"
+    config.write_text(json.dumps({"format": "other"}))
+    with pytest.raises(IncompatibleCheckpoint, match="not the configuration"):
+        from_pretrained(folder)
+    config.unlink()
+    with pytest.raises(IncompatibleCheckpoint, match="cannot be read"):
+        from_pretrained(folder)
+
+
+def test_pickles_are_never_opened(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": torch.zeros(1)}, folder / "model.safetensors")
+    with pytest.raises(IncompatibleCheckpoint, match="safetensors"):
+        from_pretrained(folder)
+
+
+def test_configuration_of_another_version_is_refused_by_key(folder: Path) -> None:
+    path = folder / "config.json"
+    data = json.loads(path.read_text())
+    data["model"]["backbone"]["widht"] = 3
+    path.write_text(json.dumps(data))
+    with pytest.raises(IncompatibleCheckpoint, match="did you mean 'width'"):
+        from_pretrained(folder)
+
+
+def test_matching_weights_carry_over_by_name(folder: Path) -> None:
+    other = Reconstructor(dataclasses.replace(CONFIG, head=GaussianHeadConfig(sh_degree=1)))
+    head = other.head.linear.weight.detach().clone()
+    left_over = load_matching(other, folder)
+    assert left_over == [f"1 of another shape: head.linear.weight is [224, 16] instead of [{4**2 * 23}, 16]"]
+    assert torch.equal(other.tokenizer.embed.weight, load_file(folder / "model.safetensors")["tokenizer.embed.weight"])
+    assert torch.equal(other.head.linear.weight, head)
