@@ -42,7 +42,7 @@ class Block(nn.Module):
         newton_schulz_dtype: torch.dtype | None,
         dtype: torch.dtype,
     ) -> tuple[Float[Tensor, "b n d"], FastWeights]:
-        """Write tokens in chunks of `chunk` (None: all at once); a chunk reads at once (`causal`), or all at the end."""
+        """Write tokens in chunks of `chunk` (None: all at once); each reads at once (`causal`) or all at the end."""
         tokens = self.memory.tokens(self.memory_norm(x, dtype))
         if chunk is None:
             weights = self.memory.update(weights, tokens, newton_schulz_dtype)

@@ -18,11 +18,11 @@ NUM_OTHERS = 8
 def judge(
     queries: ViewTokens, share: Float[Tensor, "n h w"], masks: Float[Tensor, "n 1 h w"], num_planes: int
 ) -> Float[Tensor, "n c h w"]:
-    """Look from other views at the point that each pixel of the views `[b v]` shows, and compare depths (n = b v).
+    """Look from other views at the point that each pixel of the views `[b v]` shows, and compare depths, n = b v.
 
-    `share` 0..1 is where the point lies between the near and the far distance of its view. Returns how many of the other
-    views see through the point, and surely so, and how many see it, closely and roughly. Not differentiable: the depth
-    maps are taken as they are. Nearest pixels are compared; views that a point falls outside of abstain.
+    `share` 0..1 is where the point lies between the near and the far distance of its view. Returns how many of the
+    other views see through the point, and surely so, and how many see it, closely and roughly. Not differentiable: the
+    depth maps are taken as they are. Nearest pixels are compared; views that a point falls outside of abstain.
     """
     batch, num_views = queries.shape
     height, width = share.shape[-2:]
