@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from lrm_ttt.errors import LrmTttError
 from lrm_ttt.kernels.native import INSTRUCTION_SETS, load_library
 from lrm_ttt.kernels.rasterizer.constants import Rasterized, Settings
+from lrm_ttt.kernels.rasterizer.recycled import RecycledMemory
 
 # Work below this many Gaussians plus pixels is done in a millisecond by one thread.
 SERIAL_BELOW = 10_000
@@ -21,6 +22,8 @@ _INPUTS = ("means", "wxyz", "scales", "opacities", "sh or colors")
 _ARRAYS = ("means", "wxyz", "scales", "opacities", "features", "world_to_cam", "centers", "intrinsics", "background")
 _DIFFERENTIABLE = ("means", "wxyz", "scales", "opacities", "features", "world_to_cam", "centers", "background")
 _OUTPUTS = ("colors", "alphas", "depths")
+
+_gradient_memory = RecycledMemory()
 
 
 class _Task(ctypes.Structure):
@@ -126,7 +129,7 @@ class _Rasterize(torch.autograd.Function):
             return (None,) * (2 + len(inputs))
         given = tuple(None if g is None else g.float().contiguous() for g in output_gradients)
         wanted = {
-            name: torch.empty_like(tensor)
+            name: _gradient_memory.empty(tensor.shape)
             for name, tensor, needed in zip(_ARRAYS, inputs, ctx.needs_input_grad[2:], strict=True)
             if needed and tensor is not None
         }

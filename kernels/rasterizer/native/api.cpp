@@ -44,14 +44,26 @@ void Buffer::reserve(size_t wanted, size_t keep) {
     bytes = grown;
 }
 
-void Part::grow(uint32_t more) {
-    if (static_cast<uint64_t>(count) + more > 0xf0000000u) throw std::bad_alloc();
+void Bin::grow(uint32_t more) {
+    if (static_cast<uint64_t>(count) + more > 0x7fffffffu) throw std::bad_alloc();
     entries.reserve((static_cast<size_t>(count) + more) * 2 * sizeof(Entry), count * sizeof(Entry));
     capacity = static_cast<uint32_t>(std::min<size_t>(entries.bytes / sizeof(Entry), 0xffffffffu));
 }
 
-Image::~Image() { delete[] parts; }
-Context::~Context() { delete[] image; }
+Context::~Context() {
+    delete[] bins;
+    delete[] image;
+}
+
+template <class T>
+static void reserve_array(T*& array, int32_t& capacity, int32_t wanted) {
+    if (capacity >= wanted) return;
+    delete[] array;
+    array = nullptr;
+    capacity = 0;
+    array = new T[wanted];
+    capacity = wanted;
+}
 
 void Context::shape(const LrmTask& task) {
     images = task.scenes * task.views;
@@ -65,17 +77,17 @@ void Context::shape(const LrmTask& task) {
     chunk_counts.reserve(sizeof(uint32_t) * images * chunks);
     block_masks.reserve(sizeof(uint16_t) * images * blocks);
     block_starts.reserve(sizeof(uint32_t) * images * blocks);
-    record_slots.reserve(2 * sizeof(uint32_t) * all_records);
+    depth_bits.reserve(sizeof(uint32_t) * all_records);
+    record_entries.reserve(2 * sizeof(uint32_t) * all_records);
     for (Buffer* b : {&transmittance, &ends, &alpha, &depth}) b->reserve(sizeof(float) * all_pixels);
-    if (image_capacity < images) {
-        delete[] image;
-        image = nullptr;
-        image = new Image[images];
-        image_capacity = images;
-    }
+    reserve_array(bins, bin_capacity, images * chunks);
+    reserve_array(image, image_capacity, images);
 }
 
+// Memory of calls that are over, for the calls to come; more than a few are freed.
+constexpr int kMaxIdle = 4;
 static std::mutex pool_mutex;
+static int idle = 0;
 static Context* pool = nullptr;
 
 static Context* take_context() {
@@ -83,14 +95,22 @@ static Context* take_context() {
     if (!pool) return new Context;
     Context* c = pool;
     pool = c->next;
+    --idle;
     c->next = nullptr;
     return c;
 }
 
 static void give_back(Context* c) {
-    std::lock_guard<std::mutex> lock(pool_mutex);
-    c->next = pool;
-    pool = c;
+    {
+        std::lock_guard<std::mutex> lock(pool_mutex);
+        if (idle < kMaxIdle) {
+            c->next = pool;
+            pool = c;
+            ++idle;
+            return;
+        }
+    }
+    delete c;
 }
 
 static const Stages* chosen_stages = nullptr;
@@ -131,101 +151,120 @@ static void parallel(int threads, int64_t count, int grain, Body body) {
     (void)grain;
 }
 
-constexpr int kDigitBits = 11;
-constexpr int kDigits = 1 << kDigitBits;
+constexpr int kMaxDigitBits = 12;
 
 // List the visible records of an image by depth, ties by index: a stable radix sort of (depth bits, record).
 static void sort_by_depth(Context& context, int index) {
     Image& image = context.image[index];
     const uint32_t* counts = context.chunk_counts.get<uint32_t>() + static_cast<size_t>(index) * context.chunks;
-    const Record* records = context.records.get<Record>() + index * context.records_per_image();
-    uint32_t total = 0;
-    for (int c = 0; c < context.chunks; ++c) total += counts[c];
+    const uint32_t* keys = context.depth_bits.get<uint32_t>() + index * context.records_per_image();
+    uint32_t total = 0, least = 0xffffffffu, most = 0;
+    for (int c = 0; c < context.chunks; ++c) {
+        total += counts[c];
+        const uint32_t* chunk = keys + static_cast<size_t>(c) * kChunkGaussians;
+        for (uint32_t i = 0; i < counts[c]; ++i) least = std::min(least, chunk[i]), most = std::max(most, chunk[i]);
+    }
     image.visible = total;
     image.order.reserve(sizeof(uint64_t) * total);
     image.order_scratch.reserve(sizeof(uint64_t) * total);
     uint64_t *from = image.order.get<uint64_t>(), *to = image.order_scratch.get<uint64_t>();
-    uint32_t least = 0xffffffffu, most = 0, n = 0;
-    for (int c = 0; c < context.chunks; ++c)
-        for (uint32_t i = 0; i < counts[c]; ++i) {
-            const uint32_t record = static_cast<uint32_t>(c) * kChunkGaussians + i;
-            uint32_t key;
-            std::memcpy(&key, &records[record].depth, 4);
-            least = std::min(least, key), most = std::max(most, key);
-            from[n++] = static_cast<uint64_t>(key) << 32 | record;
-        }
-    uint32_t histogram[kDigits];
-    for (int shift = 0; n && shift < 32 && (most - least) >> shift; shift += kDigitBits) {
-        std::memset(histogram, 0, sizeof histogram);
-        for (uint32_t i = 0; i < n; ++i) ++histogram[((static_cast<uint32_t>(from[i] >> 32) - least) >> shift) & (kDigits - 1)];
+    uint32_t n = 0;
+    for (int c = 0; c < context.chunks; ++c) {
+        const uint32_t first = static_cast<uint32_t>(c) * kChunkGaussians;
+        for (uint32_t i = 0; i < counts[c]; ++i)
+            from[n++] = static_cast<uint64_t>(keys[first + i] - least) << 32 | (first + i);
+    }
+    if (!n) return;
+    int key_bits = 0;
+    while (key_bits < 32 && (most - least) >> key_bits) ++key_bits;
+    const int passes = (key_bits + kMaxDigitBits - 1) / kMaxDigitBits;
+    const int digit_bits = passes ? (key_bits + passes - 1) / passes : 0;
+    uint32_t histogram[1 << kMaxDigitBits];
+    for (int pass = 0; pass < passes; ++pass) {
+        const int shift = 32 + pass * digit_bits;
+        const uint64_t mask = (uint64_t{1} << digit_bits) - 1;
+        std::memset(histogram, 0, sizeof(uint32_t) << digit_bits);
+        for (uint32_t i = 0; i < n; ++i) ++histogram[from[i] >> shift & mask];
         uint32_t sum = 0;
-        for (uint32_t& h : histogram) {
-            const uint32_t here = h;
-            h = sum;
+        for (uint64_t d = 0; d <= mask; ++d) {
+            const uint32_t here = histogram[d];
+            histogram[d] = sum;
             sum += here;
         }
-        for (uint32_t i = 0; i < n; ++i)
-            to[histogram[((static_cast<uint32_t>(from[i] >> 32) - least) >> shift) & (kDigits - 1)]++] = from[i];
+        for (uint32_t i = 0; i < n; ++i) to[histogram[from[i] >> shift & mask]++] = from[i];
         std::swap(from, to);
     }
-    if (from != image.order.get<uint64_t>()) {
-        std::swap(image.order.data, image.order_scratch.data);
-        std::swap(image.order.bytes, image.order_scratch.bytes);
+    if (from != image.order.get<uint64_t>()) std::swap(image.order.data, image.order_scratch.data), std::swap(image.order.bytes, image.order_scratch.bytes);
+}
+
+// Call take(record, slot, entry) for the entries of records `begin` to `end` of the depth order.
+template <class Take>
+static void for_each_entry(const Context& context, int index, uint32_t begin, uint32_t end, Take take) {
+    constexpr uint32_t far_ahead = 24, near_ahead = 12;
+    const uint64_t* order = context.image[index].order.get<uint64_t>();
+    const uint32_t* ranges = context.record_entries.get<uint32_t>() + 2 * index * context.records_per_image();
+    const Bin* bins = context.bins + static_cast<size_t>(index) * context.chunks;
+    const auto entries_of = [&](uint32_t record) {
+        return bins[record / kChunkGaussians].entries.get<Entry>() + ranges[2 * static_cast<size_t>(record)];
+    };
+    for (uint32_t i = begin; i < end; ++i) {
+        if (i + far_ahead < end) __builtin_prefetch(ranges + 2 * static_cast<size_t>(static_cast<uint32_t>(order[i + far_ahead])));
+        if (i + near_ahead < end) __builtin_prefetch(entries_of(static_cast<uint32_t>(order[i + near_ahead])));
+        const uint32_t record = static_cast<uint32_t>(order[i]);
+        const uint32_t* range = ranges + 2 * static_cast<size_t>(record);
+        const uint32_t slot = bins[record / kChunkGaussians].first_slot + range[0];
+        const Entry* entries = entries_of(record);
+        for (uint32_t j = 0; j < range[1]; ++j) take(record, slot + j, entries[j]);
     }
 }
 
-// Build the tile lists of an image in `num_parts` parts of its depth order.
-static void build_lists(const LrmTask& task, Context& context, int index, int num_parts, int threads) {
+// Turn the bins of an image into lists, each tile's in depth order; the order is cut in `parts` that run in parallel.
+static void build_lists(Context& context, int index, int parts, int threads) {
     Image& image = context.image[index];
-    if (image.num_parts < num_parts) {
-        delete[] image.parts;
-        image.parts = nullptr;
-        image.parts = new Part[num_parts];
-        image.num_parts = num_parts;
-    }
+    Bin* bins = context.bins + static_cast<size_t>(index) * context.chunks;
     const uint32_t tiles = static_cast<uint32_t>(context.tiles);
-    const auto start_of = [&](int64_t part) { return static_cast<uint32_t>(static_cast<uint64_t>(image.visible) * part / num_parts); };
-    parallel(threads, num_parts, 1, [&](int64_t p) {
-        Part& part = image.parts[p];
-        part.tile_counts.reserve(sizeof(uint32_t) * tiles);
-        std::memset(part.tile_counts.data, 0, sizeof(uint32_t) * tiles);
-        stages().bin(task, context, index, start_of(p), start_of(p + 1), part);
-    });
+    uint64_t slots = 0;
+    for (int c = 0; c < context.chunks; ++c) {
+        bins[c].first_slot = static_cast<uint32_t>(slots);
+        slots += bins[c].count;
+        if (slots >= 0xffffffffu) throw std::bad_alloc();
+    }
+    image.slots = static_cast<uint32_t>(slots);
     image.tile_begin.reserve(sizeof(uint32_t) * (tiles + 1));
+    image.list.reserve(sizeof(ListEntry) * slots);
+    image.taken.reserve(sizeof(BlockBits) * (slots / kBatch + tiles + 1));
+    image.part_counts.reserve(sizeof(uint32_t) * tiles * parts);
+    const auto counts_of = [&](int64_t part) { return image.part_counts.get<uint32_t>() + tiles * part; };
+    const auto start_of = [&](int64_t part) {
+        return static_cast<uint32_t>(static_cast<uint64_t>(image.visible) * part / parts);
+    };
+    std::memset(image.part_counts.data, 0, sizeof(uint32_t) * tiles * parts);
+    parallel(threads, parts, 1, [&](int64_t p) {
+        uint32_t* counts = counts_of(p);
+        // One part may count in any order, and this one is that of the memory.
+        for (int c = 0; parts == 1 && c < context.chunks; ++c)
+            for (uint32_t i = 0; i < bins[c].count; ++i) ++counts[bins[c].entries.get<Entry>()[i].tile];
+        if (parts > 1)
+            for_each_entry(context, index, start_of(p), start_of(p + 1),
+                           [&](uint32_t, uint32_t, const Entry& entry) { ++counts[entry.tile]; });
+    });
     uint32_t* tile_begin = image.tile_begin.get<uint32_t>();
-    uint64_t total = 0;
-    for (int p = 0; p < num_parts; ++p) total += image.parts[p].count;
-    if (total >= 0xffffffffu) throw std::bad_alloc();
     uint32_t sum = 0;
     for (uint32_t t = 0; t < tiles; ++t) {
         tile_begin[t] = sum;
-        for (int p = 0; p < num_parts; ++p) {
-            uint32_t& count = image.parts[p].tile_counts.get<uint32_t>()[t];
-            const uint32_t here = count;
-            count = sum;
+        for (int p = 0; p < parts; ++p) {
+            const uint32_t here = counts_of(p)[t];
+            counts_of(p)[t] = sum;
             sum += here;
         }
     }
     tile_begin[tiles] = sum;
-    image.slots = total;
-    image.slot_record.reserve(sizeof(uint32_t) * total);
-    image.slot_blocks.reserve(sizeof(uint16_t) * total);
-    image.tile_slots.reserve(sizeof(uint32_t) * total);
-    parallel(threads, num_parts, 1, [&](int64_t p) {
-        Part& part = image.parts[p];
-        uint32_t base = 0;
-        for (int64_t q = 0; q < p; ++q) base += image.parts[q].count;
-        uint32_t* next = part.tile_counts.get<uint32_t>();
-        const Entry* entries = part.entries.get<Entry>();
-        for (uint32_t i = 0; i < part.count; ++i) {
-            image.slot_record.get<uint32_t>()[base + i] = entries[i].record;
-            image.slot_blocks.get<uint16_t>()[base + i] = entries[i].blocks;
-            image.tile_slots.get<uint32_t>()[next[entries[i].tile]++] = base + i;
-        }
-        if (!base) return;
-        const uint64_t* order = image.order.get<uint64_t>();
-        uint32_t* ranges = context.record_slots.get<uint32_t>() + 2 * index * context.records_per_image();
-        for (uint32_t i = start_of(p); i < start_of(p + 1); ++i) ranges[2 * (order[i] & 0xffffffffu)] += base;
+    parallel(threads, parts, 1, [&](int64_t p) {
+        uint32_t* next = counts_of(p);
+        ListEntry* list = image.list.get<ListEntry>();
+        for_each_entry(context, index, start_of(p), start_of(p + 1), [&](uint32_t record, uint32_t slot, const Entry& entry) {
+            list[next[entry.tile]++] = {record, slot, entry.blocks};
+        });
     });
 }
 
@@ -243,12 +282,12 @@ static uint32_t forward(const LrmTask& task, Context& context) {
     if (context.images >= task.threads) {
         parallel(task.threads, context.images, 1, [&](int64_t i) {
             sort_by_depth(context, static_cast<int>(i));
-            build_lists(task, context, static_cast<int>(i), 1, 1);
+            build_lists(context, static_cast<int>(i), 1, 1);
         });
     } else {
         for (int i = 0; i < context.images; ++i) {
             sort_by_depth(context, i);
-            build_lists(task, context, i, task.threads, task.threads);
+            build_lists(context, i, task.threads, task.threads);
         }
     }
     parallel(task.threads, static_cast<int64_t>(context.images) * context.tiles, 2, [&](int64_t i) {
@@ -281,8 +320,12 @@ static void sum_cameras(const LrmTask& task, const LrmGradients& grads, const Co
 }
 
 static void backward(const LrmTask& task, const LrmGradients& grads, Context& context) {
-    for (int i = 0; i < context.images; ++i)
-        context.image[i].slot_gradients.reserve(sizeof(float) * (context.image[i].slots * kSlotFloats + 4));
+    for (int i = 0; i < context.images; ++i) {
+        Image& image = context.image[i];
+        image.slot_gradients.reserve(sizeof(float) * (static_cast<size_t>(image.slots) * kSlotFloats + 4));
+        image.slot_used.reserve(image.slots);
+        if (image.slots) std::memset(image.slot_used.data, 0, image.slots);
+    }
     context.background_sums.reserve(sizeof(float) * 3 * context.images * context.tiles);
     context.camera_sums.reserve(sizeof(float) * kCameraSums * kLanes * context.images * context.chunks);
     parallel(task.threads, static_cast<int64_t>(context.images) * context.tiles, 2, [&](int64_t i) {

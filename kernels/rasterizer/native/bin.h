@@ -1,4 +1,4 @@
-// Which blocks of which tiles a Gaussian touches; included after gaussian_math.h.
+// Which blocks of which tiles a Gaussian touches; included after gaussian_math.h, before project.h.
 #pragma once
 
 namespace lrm {
@@ -25,33 +25,25 @@ static inline int tile_index(float pixel, int tiles) {
     return t <= 0.0f ? 0 : t >= static_cast<float>(tiles) ? tiles - 1 : static_cast<int>(t);
 }
 
-static void bin_part(const LrmTask& task, Context& context, int image, uint32_t begin, uint32_t end, Part& part) {
-    (void)task;
-    const uint64_t* order = context.image[image].order.get<uint64_t>();
-    const Record* records = context.records.get<Record>() + image * context.records_per_image();
-    uint32_t* ranges = context.record_slots.get<uint32_t>() + 2 * image * context.records_per_image();
-    uint32_t* tile_counts = part.tile_counts.get<uint32_t>();
-    part.count = 0;
-    for (uint32_t i = begin; i < end; ++i) {
-        if (i + 8 < end) __builtin_prefetch(records + static_cast<uint32_t>(order[i + 8]));
-        const uint32_t index = static_cast<uint32_t>(order[i]);
-        const Record& r = records[index];
+// Add the entries of new records to their bin.
+static inline void bin_records(const Context& context, const Record* records, uint32_t count, uint32_t* record_entries,
+                               Bin& bin) {
+    for (uint32_t i = 0; i < count; ++i) {
+        const Record& r = records[i];
         const int x0 = tile_index(r.x - r.extent_x, context.tiles_x), x1 = tile_index(r.x + r.extent_x, context.tiles_x);
         const int y0 = tile_index(r.y - r.extent_y, context.tiles_y), y1 = tile_index(r.y + r.extent_y, context.tiles_y);
-        const uint32_t first = part.count;
-        const uint32_t most = static_cast<uint32_t>((x1 - x0 + 1) * (y1 - y0 + 1));
-        if (part.capacity - part.count < most) part.grow(most);
-        Entry* entries = part.entries.get<Entry>();
+        const uint32_t begin = bin.count, most = static_cast<uint32_t>((x1 - x0 + 1) * (y1 - y0 + 1));
+        if (bin.capacity - begin < most) bin.grow(most);
+        Entry* next = bin.entries.get<Entry>() + begin;
         for (int ty = y0; ty <= y1; ++ty)
             for (int tx = x0; tx <= x1; ++tx) {
                 const uint32_t blocks = touched_blocks(r, static_cast<float>(tx * kTile), static_cast<float>(ty * kTile));
-                if (!blocks) continue;
-                const uint32_t tile = static_cast<uint32_t>(ty * context.tiles_x + tx);
-                entries[part.count++] = {index, tile, static_cast<uint16_t>(blocks)};
-                ++tile_counts[tile];
+                *next = {static_cast<uint32_t>(ty * context.tiles_x + tx), static_cast<uint16_t>(blocks)};
+                next += blocks != 0;
             }
-        ranges[2 * static_cast<size_t>(index)] = first;
-        ranges[2 * static_cast<size_t>(index) + 1] = part.count - first;
+        bin.count = static_cast<uint32_t>(next - bin.entries.get<Entry>());
+        record_entries[2 * i] = begin;
+        record_entries[2 * i + 1] = bin.count - begin;
     }
 }
 

@@ -190,13 +190,16 @@ static inline Vec3 sh_color(const float* sh, int count, const F16* basis) {
     return c;
 }
 
-// Write the records of the visible lanes one after the other.
-static inline void store_records(uint32_t visible, const F16 (&fields)[16], Record* out) {
+// Write the records of the visible lanes one after the other, and the bits of their depths.
+static inline void store_records(uint32_t visible, const F16 (&fields)[16], Record* out, uint32_t* depth_bits) {
     F16 rows[16];
     for (int i = 0; i < 16; ++i) rows[i] = fields[i];
     transpose16(rows);
     for (int lane = 0; lane < kLanes; ++lane)
-        if (visible >> lane & 1u) store(&(out++)->x, rows[lane]);
+        if (visible >> lane & 1u) {
+            store(&out->x, rows[lane]);
+            std::memcpy(depth_bits++, &(out++)->depth, sizeof(float));
+        }
 }
 
 // Where the Gaussian can be seen: limit of sigma and half the bounding box. Returns the lanes that touch a pixel.
@@ -219,7 +222,10 @@ static uint32_t project_chunk(const LrmTask& task, Context& context, int scene, 
     uint32_t bad = 0;
     const int first_image = scene * task.views;
     uint32_t* counts = context.chunk_counts.get<uint32_t>();
-    for (int v = 0; v < task.views; ++v) counts[static_cast<size_t>(first_image + v) * context.chunks + chunk] = 0;
+    for (int v = 0; v < task.views; ++v) {
+        const size_t bin = static_cast<size_t>(first_image + v) * context.chunks + chunk;
+        counts[bin] = context.bins[bin].count = 0;
+    }
     for (int block = first_block; block < last_block; ++block) {
         const int first = block * kLanes;
         const int count = task.gaussians - first < kLanes ? task.gaussians - first : kLanes;
@@ -261,9 +267,13 @@ static uint32_t project_chunk(const LrmTask& task, Context& context, int scene, 
             f[2] = half * p.a, f[3] = p.b, f[4] = half * p.c;
             f[6] = color.x, f[7] = color.y, f[8] = color.z, f[9] = p.in_camera.z;
             f[13] = zero() - p.b / p.a, f[14] = zero() - p.b / p.c, f[15] = zero();
-            Record* records = context.records.get<Record>() + image * context.records_per_image() + start;
-            store_records(visible, f, records);
-            filled += static_cast<uint32_t>(__builtin_popcount(visible));
+            const size_t at = image * context.records_per_image() + start;
+            const uint32_t added = static_cast<uint32_t>(__builtin_popcount(visible));
+            Record* records = context.records.get<Record>() + at;
+            store_records(visible, f, records, context.depth_bits.get<uint32_t>() + at);
+            bin_records(context, records, added, context.record_entries.get<uint32_t>() + 2 * at,
+                        context.bins[static_cast<size_t>(image) * context.chunks + chunk]);
+            filled += added;
         }
     }
     return bad;

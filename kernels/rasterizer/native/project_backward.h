@@ -15,17 +15,18 @@ struct SixteenGradients {
 static inline void gather_slots(const Context& context, int image, int block, uint32_t visible, F16* moments) {
     const Image& lists = context.image[image];
     const float* gradients = lists.slot_gradients.get<float>();
-    const uint16_t* blocks = lists.slot_blocks.get<uint16_t>();
+    const uint8_t* used = lists.slot_used.get<uint8_t>();
     const size_t start = context.block_starts.get<uint32_t>()[static_cast<size_t>(image) * context.blocks + block];
-    const uint32_t* range = context.record_slots.get<uint32_t>() + 2 * (image * context.records_per_image() + start);
+    const uint32_t first_slot = context.bins[static_cast<size_t>(image) * context.chunks + block / kChunkBlocks].first_slot;
+    const uint32_t* range = context.record_entries.get<uint32_t>() + 2 * (image * context.records_per_image() + start);
     for (int lane = 0; lane < kLanes; ++lane) {
         moments[lane] = zero();
         if (!(visible >> lane & 1u)) continue;
-        const uint32_t begin = range[0], end = begin + range[1];
+        const uint32_t begin = first_slot + range[0], end = begin + range[1];
         range += 2;
-        // Slots are 48 bytes, so the last four lanes belong to the next one: they are cut off below.
+        // Slots are 48 bytes, so the last four lanes belong to the next one: nobody reads them.
         for (uint32_t slot = begin; slot < end; ++slot)
-            if (blocks[slot]) moments[lane] = moments[lane] + load(gradients + static_cast<size_t>(slot) * kSlotFloats);
+            if (used[slot]) moments[lane] = moments[lane] + load(gradients + static_cast<size_t>(slot) * kSlotFloats);
     }
     transpose16(moments);
 }

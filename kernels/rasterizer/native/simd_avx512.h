@@ -70,6 +70,11 @@ static inline void store_rows(float* p, int64_t stride, F16 a) {
     _mm_storeu_ps(p + 3 * stride, _mm512_extractf32x4_ps(a.v, 3));
 }
 
+// Bit `bit` of each of 32 words, as a number.
+static inline uint32_t bit_of_words(const uint16_t* words, int bit) {
+    return _mm512_test_epi16_mask(_mm512_loadu_si512(words), _mm512_set1_epi16(static_cast<short>(1 << bit)));
+}
+
 // Transpose sixteen vectors in place.
 static inline void transpose16(F16 r[16]) {
     __m512 t[16];

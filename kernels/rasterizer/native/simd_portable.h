@@ -148,6 +148,13 @@ static inline void store_rows(float* p, int64_t stride, F16 a) {
     for (int i = 0; i < 4; ++i) std::memcpy(p + i * stride, a.v + 4 * i, 16);
 }
 
+// Bit `bit` of each of 32 words, as a number.
+static inline uint32_t bit_of_words(const uint16_t* words, int bit) {
+    uint32_t r = 0;
+    for (int i = 0; i < 32; ++i) r |= static_cast<uint32_t>(words[i] >> bit & 1) << i;
+    return r;
+}
+
 // Transpose sixteen vectors in place.
 static inline void transpose16(F16 r[16]) {
     for (int i = 0; i < 16; ++i)

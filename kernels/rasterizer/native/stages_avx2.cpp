@@ -8,14 +8,15 @@
 
 #include "gaussian_math.h"
 
+#include "bin.h"
+
 #include "project.h"
 
-#include "bin.h"
 #include "project_backward.h"
 #include "tiles.h"
 
 #include "tiles_backward.h"
 
 namespace lrm {
-const Stages kAvx2Stages = {"avx2", project_chunk, bin_part, draw_tile, draw_tile_backward, project_chunk_backward};
+const Stages kAvx2Stages = {"avx2", project_chunk, draw_tile, draw_tile_backward, project_chunk_backward};
 }  // namespace lrm

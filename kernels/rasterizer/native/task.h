@@ -79,17 +79,24 @@ struct alignas(64) Record {
     float unused;
 };
 
-// One Gaussian on one tile, before the lists are sorted by tile.
+// One Gaussian on one tile. A *slot* is the number of an entry in its image: those of one Gaussian are neighbours.
 struct Entry {
-    uint32_t record, tile;
+    uint32_t tile;
+    // Blocks of the tile that the Gaussian touches.
     uint16_t blocks;
 };
 
-// What one part of an image's depth order put into the lists.
-struct Part {
-    Buffer entries;      // Entry [capacity]
-    Buffer tile_counts;  // uint32 [tiles]
+struct ListEntry {
+    uint32_t record, slot;
+    uint16_t blocks;
+};
+
+// The entries of one chunk of Gaussians in one image, Gaussian by Gaussian.
+struct Bin {
+    Buffer entries;  // Entry [capacity]
     uint32_t count = 0, capacity = 0;
+    // Slot of the first entry.
+    uint32_t first_slot = 0;
 
     // Make room for `more` entries.
     void grow(uint32_t more);
@@ -99,53 +106,61 @@ struct Part {
 enum Moment { kS, kSx, kSy, kSxx, kSxy, kSyy, kRed, kGreen, kBlue, kDepth, kMoments };
 constexpr int kSlotFloats = 12;
 
-// An image between its stages, and from the forward to the backward pass. A *slot* is one Gaussian on one tile;
-// slots are numbered in depth order of the Gaussians, so those of one Gaussian are neighbours.
-struct Image {
-    Buffer order, order_scratch;       // uint64 [visible]: depth bits, record
-    uint32_t visible = 0;
-    Buffer slot_record;                // uint32 [slots]
-    Buffer slot_blocks;                // uint16 [slots]: blocks of the tile that the Gaussian touches
-    Buffer tile_slots;                 // uint32 [slots]: the slots of tile 0 in depth order, then of tile 1, ...
-    Buffer tile_begin;                 // uint32 [tiles + 1]
-    Buffer slot_gradients;             // float [slots, kSlotFloats]
-    size_t slots = 0;
-    Part* parts = nullptr;
-    int num_parts = 0;
+// A tile's list is drawn in batches. For each of its sixteen blocks, one bit per entry of a batch.
+constexpr int kBatch = 128;
+struct BlockBits {
+    uint64_t words[16][kBatch / 64];
+};
 
-    ~Image();
+// An image between its stages, and from the forward to the backward pass.
+struct Image {
+    Buffer order, order_scratch;  // uint64 [visible]: depth bits, record
+    uint32_t visible = 0, slots = 0;
+    // The list of tile 0 in depth order, then of tile 1, ...
+    Buffer tile_begin;      // uint32 [tiles + 1]
+    Buffer list;            // ListEntry [slots]
+    Buffer taken;           // BlockBits, from first_batch of every tile on: which entries some pixel of a block took
+    Buffer part_counts;     // uint32 [parts, tiles]
+    Buffer slot_used;       // uint8 [slots]: whether the slot has a gradient
+    Buffer slot_gradients;  // float [slots, kSlotFloats]
 };
 
 struct Context {
     int32_t images = 0, chunks = 0, blocks = 0, tiles_x = 0, tiles_y = 0, tiles = 0;
-    Buffer records;        // Record [images, chunks * kChunkGaussians], each chunk filled from its start
-    Buffer chunk_counts;   // uint32 [images, chunks]
-    Buffer block_masks;    // uint16 [images, blocks]: which of sixteen Gaussians are visible
-    Buffer block_starts;   // uint32 [images, blocks]: the record of the first of them
-    Buffer record_slots;   // uint32 [images, chunks * kChunkGaussians, 2]: first slot, number of slots
-    Buffer transmittance;  // float [images, tiles, 16 blocks, 16 pixels]
-    Buffer ends;           // float, likewise: list entry at which the pixel ended
-    Buffer alpha;          // float, likewise: sum of the weights
-    Buffer depth;          // float, likewise: expected depth
-    Buffer camera_sums;    // float [images, chunks, kCameraSums, kLanes]
+    Buffer records;          // Record [images, chunks * kChunkGaussians], each chunk filled from its start
+    Buffer depth_bits;       // uint32, likewise: bits of the float, which sort like it
+    Buffer record_entries;   // uint32 [..., 2], likewise: the record's first entry in its bin, number of entries
+    Buffer chunk_counts;     // uint32 [images, chunks]: records
+    Buffer block_masks;      // uint16 [images, blocks]: which of sixteen Gaussians are visible
+    Buffer block_starts;     // uint32 [images, blocks]: the record of the first of them
+    Buffer transmittance;    // float [images, tiles, 16 blocks, 16 pixels]
+    Buffer ends;             // float, likewise: list entry at which the pixel ended
+    Buffer alpha;            // float, likewise: sum of the weights
+    Buffer depth;            // float, likewise: expected depth
+    Buffer camera_sums;      // float [images, chunks, kCameraSums, kLanes]
     Buffer background_sums;  // float [images, tiles, 3]
-    Image* image = nullptr;
-    int image_capacity = 0;
+    Bin* bins = nullptr;     // [images, chunks]
+    Image* image = nullptr;  // [images]
+    int32_t bin_capacity = 0, image_capacity = 0;
     Context* next = nullptr;
 
+    Context() = default;
+    Context(const Context&) = delete;
+    Context& operator=(const Context&) = delete;
     ~Context();
     void shape(const LrmTask& task);
     LRM_INLINE size_t records_per_image() const { return static_cast<size_t>(chunks) * kChunkGaussians; }
     LRM_INLINE size_t pixels_per_image() const { return static_cast<size_t>(tiles) * kTile * kTile; }
 };
 
+// Where a tile's batches are among those of its image; leaves room for a last batch that is not full.
+LRM_INLINE size_t first_batch(uint32_t tile_begin, int tile) { return tile_begin / kBatch + static_cast<size_t>(tile); }
+
 // The stages that exist once per instruction set.
 struct Stages {
     const char* name;
-    // Project one chunk of Gaussians into all views of a scene; returns a bit per input that is not finite.
+    // Project one chunk of Gaussians into all views of a scene, and bin it; returns a bit per input that is not finite.
     uint32_t (*project)(const LrmTask&, Context&, int scene, int chunk);
-    // Put part of an image's depth order into the part's lists.
-    void (*bin)(const LrmTask&, Context&, int image, uint32_t begin, uint32_t end, Part&);
     void (*draw_tile)(const LrmTask&, Context&, int image, int tile);
     void (*draw_tile_backward)(const LrmTask&, const LrmGradients&, Context&, int image, int tile);
     void (*project_backward)(const LrmTask&, const LrmGradients&, Context&, int scene, int chunk);

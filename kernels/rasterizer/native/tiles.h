@@ -4,14 +4,12 @@
 namespace lrm {
 namespace {
 
-constexpr int kBatch = 128;
+// Records are fetched into the cache this many entries before they are read.
+constexpr uint32_t kAhead = 16;
 
 // The Gaussians of a stretch of a tile's list, gathered into the first-level cache.
 struct Batch {
     alignas(64) Record records[kBatch];
-    uint32_t slots[kBatch];
-    alignas(64) uint16_t blocks[kBatch];
-    int count;
 };
 
 // Pixel centres of a block, lane by lane.
@@ -35,16 +33,6 @@ static inline uint32_t blocks_inside(const LrmTask& task, const Context& context
     for (int block = 0; block < 16; ++block)
         if (left + block % 4 * 4 < task.width && top + block / 4 * 4 < task.height) inside |= 1u << block;
     return inside;
-}
-
-// Entries of the batch whose Gaussian touches the block, in order; returns how many.
-static inline int entries_on_block(const Batch& batch, int block, uint16_t* out) {
-    int count = 0;
-    for (int i = 0; i < batch.count; ++i) {
-        out[count] = static_cast<uint16_t>(i);
-        count += batch.blocks[i] >> block & 1;
-    }
-    return count;
 }
 
 // Copy 4 x 4 pixels of a plane to sixteen lanes; pixels outside the image read zero.
@@ -74,32 +62,43 @@ struct Pixels {
     uint32_t active;
 };
 
-// Blend the batch's Gaussians into one block. Sets the bits of `used` for entries that some pixel took.
-static inline void draw_block(const LrmTask& task, const Batch& batch, const uint16_t* list, int count, float first,
-                              F16 x, F16 y, Pixels& pixels, uint8_t* used) {
+// Blend the batch's Gaussians into one block. `bits` says which touch it, and then which some pixel took.
+static inline void draw_block(const LrmTask& task, const Batch& batch, float first, F16 x, F16 y, Pixels& pixels,
+                              uint64_t* bits_of_block) {
     const F16 least = set1(kMinAlpha), most = set1(task.max_alpha), floor = set1(kMinTransmittance), one = set1(1.0f);
     M16 active = mask_from_bits(pixels.active);
     F16 t = pixels.transmittance, red = pixels.red, green = pixels.green, blue = pixels.blue;
     F16 depth = pixels.depth, sum = pixels.alpha;
-    for (int j = 0; j < count; ++j) {
-        const Record& r = batch.records[list[j]];
-        const F16 alpha = min(set1(r.opacity) * exp_of_minus(sigma_at(r, x, y)), most);
-        M16 hit = active & (alpha >= least);
-        const F16 after = t * (one - alpha);
-        const M16 stop = hit & (after <= floor);
-        if (any(stop)) {
-            hit = without(hit, stop), active = without(active, stop);
-            pixels.end = select(stop, set1(first + static_cast<float>(list[j])), pixels.end);
-            if (!any(active)) break;
+    for (int word = 0; word < kBatch / 64; ++word) {
+        uint64_t rest = bits_of_block[word], taken = 0;
+        while (rest) {
+            const int entry = 64 * word + __builtin_ctzll(rest);
+            const uint64_t bit = rest & (0 - rest);
+            rest ^= bit;
+            const Record& r = batch.records[entry];
+            const F16 alpha = min(set1(r.opacity) * exp_of_minus(sigma_at(r, x, y)), most);
+            M16 hit = active & (alpha >= least);
+            const F16 after = t * (one - alpha);
+            const M16 stop = hit & (after <= floor);
+            if (any(stop)) {
+                hit = without(hit, stop), active = without(active, stop);
+                pixels.end = select(stop, set1(first + static_cast<float>(entry)), pixels.end);
+                if (!any(active)) rest = 0;
+            }
+            const F16 weight = select(hit, alpha * t);
+            red = fma(weight, set1(r.red), red);
+            green = fma(weight, set1(r.green), green);
+            blue = fma(weight, set1(r.blue), blue);
+            depth = fma(weight, set1(r.depth), depth);
+            sum = sum + weight;
+            t = select(hit, after, t);
+            taken |= any(hit) ? bit : 0;
         }
-        const F16 weight = select(hit, alpha * t);
-        red = fma(weight, set1(r.red), red);
-        green = fma(weight, set1(r.green), green);
-        blue = fma(weight, set1(r.blue), blue);
-        depth = fma(weight, set1(r.depth), depth);
-        sum = sum + weight;
-        t = select(hit, after, t);
-        used[j] = any(hit);
+        bits_of_block[word] = taken;
+        if (!any(active)) {
+            for (int i = word + 1; i < kBatch / 64; ++i) bits_of_block[i] = 0;
+            break;
+        }
     }
     pixels.active = bits(active);
     pixels.transmittance = t, pixels.red = red, pixels.green = green, pixels.blue = blue;
@@ -130,48 +129,49 @@ static void finish_tile(const LrmTask& task, Context& context, int image, int ti
     }
 }
 
+// Gather `count` entries of a list from `position` on, and find who touches which block.
+static inline void fill_batch(const Image& lists, const Record* records, uint32_t position, int count, uint32_t end,
+                              Batch& batch, BlockBits& touching) {
+    const ListEntry* list = lists.list.get<ListEntry>() + position;
+    alignas(64) uint16_t blocks[kBatch] = {};
+    for (int i = 0; i < count; ++i) {
+        if (position + i + kAhead < end) __builtin_prefetch(records + list[i + kAhead].record);
+        blocks[i] = list[i].blocks;
+        store(&batch.records[i].x, load(&records[list[i].record].x));
+    }
+    for (int block = 0; block < 16; ++block)
+        for (int word = 0; word < kBatch / 64; ++word) {
+            const uint64_t low = bit_of_words(blocks + 64 * word, block), high = bit_of_words(blocks + 64 * word + 32, block);
+            touching.words[block][word] = low | high << 32;
+        }
+}
+
 static void draw_tile(const LrmTask& task, Context& context, int image, int tile) {
     const Image& lists = context.image[image];
     const uint32_t begin = lists.tile_begin.get<uint32_t>()[tile], end = lists.tile_begin.get<uint32_t>()[tile + 1];
-    const uint32_t* slots = lists.tile_slots.get<uint32_t>();
-    const uint32_t* slot_record = lists.slot_record.get<uint32_t>();
-    uint16_t* slot_blocks = lists.slot_blocks.get<uint16_t>();
+    BlockBits* taken = lists.taken.get<BlockBits>() + first_batch(begin, tile);
     const Record* records = context.records.get<Record>() + image * context.records_per_image();
     const uint32_t inside = blocks_inside(task, context, tile);
     uint32_t alive = inside;
     Pixels pixels[16];
-    for (Pixels& p : pixels) {
-        p = {set1(1.0f), zero(), zero(), zero(), zero(), zero(), set1(3e38f), 0xffffu};
-    }
+    for (Pixels& p : pixels) p = {set1(1.0f), zero(), zero(), zero(), zero(), zero(), set1(3e38f), 0xffffu};
     Batch batch;
-    uint16_t list[kBatch], seen[kBatch];
-    uint8_t used[kBatch];
     uint32_t position = begin;
-    for (; position < end && alive; position += kBatch) {
-        batch.count = static_cast<int>(end - position < kBatch ? end - position : kBatch);
-        for (int i = 0; i < batch.count; ++i) {
-            const uint32_t slot = slots[position + i];
-            if (position + i + 8 < end) __builtin_prefetch(records + slot_record[slots[position + i + 8]]);
-            batch.slots[i] = slot;
-            batch.blocks[i] = static_cast<uint16_t>(slot_blocks[slot] & alive);
-            store(&batch.records[i].x, load(&records[slot_record[slot]].x));
-            seen[i] = 0;
-        }
+    for (; position < end && alive; position += kBatch, ++taken) {
+        const int count = static_cast<int>(end - position < kBatch ? end - position : kBatch);
+        fill_batch(lists, records, position, count, end, batch, *taken);
         const float first = static_cast<float>(position - begin);
         for (int block = 0; block < 16; ++block) {
-            if (!(alive >> block & 1u)) continue;
-            const int count = entries_on_block(batch, block, list);
-            if (!count) continue;
             F16 x, y;
             block_pixels(context, tile, block, x, y);
-            for (int j = 0; j < count; ++j) used[j] = 0;
-            draw_block(task, batch, list, count, first, x, y, pixels[block], used);
-            for (int j = 0; j < count; ++j) seen[list[j]] |= static_cast<uint16_t>(used[j] << block);
+            if (alive >> block & 1u)
+                draw_block(task, batch, first, x, y, pixels[block], taken->words[block]);
+            else
+                std::memset(taken->words[block], 0, sizeof taken->words[block]);
             if (!pixels[block].active) alive &= ~(1u << block);
         }
-        for (int i = 0; i < batch.count; ++i) slot_blocks[batch.slots[i]] = seen[i];
     }
-    for (; position < end; ++position) slot_blocks[slots[position]] = 0;
+    for (; position < end; position += kBatch, ++taken) std::memset(taken, 0, sizeof *taken);
     finish_tile(task, context, image, tile, inside, pixels);
 }
 

@@ -89,71 +89,66 @@ static inline void flush(Waiting& waiting, const PixelGradients& p, F16 x, F16 y
     waiting.count = 0;
 }
 
-static inline void block_backward(const LrmTask& task, const Batch& batch, const uint16_t* list, int count, F16 x, F16 y,
-                                  const float* indices, PixelGradients& p, Waiting& waiting, float* accumulators) {
+// Go through the batch's Gaussians from back to front, undoing the blending of one block.
+static inline void block_backward(const LrmTask& task, const Batch& batch, const uint64_t* taken, F16 x, F16 y, float first,
+                                  PixelGradients& p, Waiting& waiting, float* accumulators) {
     const F16 least = set1(kMinAlpha), most = set1(task.max_alpha), one = set1(1.0f);
     F16 t = p.transmittance, behind = p.behind;
-    for (int j = count - 1; j >= 0; --j) {
-        const int entry = list[j];
-        const Record& r = batch.records[entry];
-        const F16 raw = set1(r.opacity) * exp_of_minus(sigma_at(r, x, y));
-        const F16 alpha = min(raw, most);
-        const M16 hit = (alpha >= least) & (set1(indices[entry]) < p.end);
-        const F16 inverse = reciprocal(one - alpha);
-        t = select(hit, t * inverse, t);
-        const F16 weight = select(hit, alpha * t);
-        F16 value = fma(p.red, set1(r.red), p.alpha);
-        value = fma(p.green, set1(r.green), value);
-        value = fma(p.blue, set1(r.blue), value);
-        value = fma(p.depth, set1(r.depth), value);
-        const F16 grad_alpha = fms(t, value, behind * inverse);
-        behind = fma(weight, value, behind);
-        const int n = waiting.count++;
-        waiting.sigma[n] = select(hit & (raw <= most), zero() - raw * grad_alpha);
-        waiting.weight[n] = weight;
-        waiting.x[n] = r.x, waiting.y[n] = r.y;
-        waiting.entry[n] = static_cast<uint16_t>(entry);
-        if (n == 15) flush(waiting, p, x, y, accumulators);
-    }
+    for (int word = kBatch / 64 - 1; word >= 0; --word)
+        for (uint64_t rest = taken[word]; rest;) {
+            const int bit = 63 - __builtin_clzll(rest), entry = 64 * word + bit;
+            rest ^= uint64_t{1} << bit;
+            const Record& r = batch.records[entry];
+            const F16 raw = set1(r.opacity) * exp_of_minus(sigma_at(r, x, y));
+            const F16 alpha = min(raw, most);
+            const M16 hit = (alpha >= least) & (set1(first + static_cast<float>(entry)) < p.end);
+            const F16 inverse = reciprocal(one - alpha);
+            t = select(hit, t * inverse, t);
+            const F16 weight = select(hit, alpha * t);
+            F16 value = fma(p.red, set1(r.red), p.alpha);
+            value = fma(p.green, set1(r.green), value);
+            value = fma(p.blue, set1(r.blue), value);
+            value = fma(p.depth, set1(r.depth), value);
+            const F16 grad_alpha = fms(t, value, behind * inverse);
+            behind = fma(weight, value, behind);
+            const int n = waiting.count++;
+            waiting.sigma[n] = select(hit & (raw <= most), zero() - raw * grad_alpha);
+            waiting.weight[n] = weight;
+            waiting.x[n] = r.x, waiting.y[n] = r.y;
+            waiting.entry[n] = static_cast<uint16_t>(entry);
+            if (n == 15) flush(waiting, p, x, y, accumulators);
+        }
     if (waiting.count) flush(waiting, p, x, y, accumulators);
     p.transmittance = t, p.behind = behind;
 }
 
-// Fill the batch from the end of the list with entries that some pixel used; returns where the rest of the list ends.
-static inline uint32_t fill_backward(const Image& lists, const Record* records, uint32_t begin, uint32_t position,
-                                     Batch& batch, float* indices) {
-    const uint32_t* slots = lists.tile_slots.get<uint32_t>();
-    const uint32_t* slot_record = lists.slot_record.get<uint32_t>();
-    const uint16_t* slot_blocks = lists.slot_blocks.get<uint16_t>();
-    int free = kBatch;
-    while (position > begin && free > 0) {
-        const uint32_t slot = slots[--position];
-        const uint16_t blocks = slot_blocks[slot];
-        if (!blocks) continue;
-        --free;
-        batch.slots[free] = slot;
-        batch.blocks[free] = blocks;
-        indices[free] = static_cast<float>(position - begin);
-        store(&batch.records[free].x, load(&records[slot_record[slot]].x));
-    }
-    // The batch was filled from its end: move it to the front, keeping the order of the list.
-    batch.count = kBatch - free;
-    if (free)
-        for (int i = 0; i < batch.count; ++i) {
-            batch.slots[i] = batch.slots[free + i];
-            batch.blocks[i] = batch.blocks[free + i];
-            indices[i] = indices[free + i];
-            store(&batch.records[i].x, load(&batch.records[free + i].x));
+// Gather the entries that some block took, and clear their accumulators. Returns whether there are any.
+static inline bool fill_backward(const Image& lists, const Record* records, uint32_t position, const BlockBits& taken,
+                                 Batch& batch, uint64_t* some, float* accumulators) {
+    const ListEntry* list = lists.list.get<ListEntry>() + position;
+    uint64_t any_entry = 0;
+    for (int word = 0; word < kBatch / 64; ++word) {
+        some[word] = 0;
+        for (int block = 0; block < 16; ++block) some[word] |= taken.words[block][word];
+        any_entry |= some[word];
+        for (uint64_t rest = some[word]; rest; rest &= rest - 1) {
+            const int entry = 64 * word + __builtin_ctzll(rest);
+            store(&batch.records[entry].x, load(&records[list[entry].record].x));
+            store(accumulators + 16 * entry, zero());
         }
-    return position;
+    }
+    return any_entry != 0;
 }
 
 static void draw_tile_backward(const LrmTask& task, const LrmGradients& grads, Context& context, int image, int tile) {
     const Image& lists = context.image[image];
     const uint32_t begin = lists.tile_begin.get<uint32_t>()[tile];
-    uint32_t position = lists.tile_begin.get<uint32_t>()[tile + 1];
+    const uint32_t end = lists.tile_begin.get<uint32_t>()[tile + 1];
+    const BlockBits* taken = lists.taken.get<BlockBits>() + first_batch(begin, tile);
     const Record* records = context.records.get<Record>() + image * context.records_per_image();
     float* slot_gradients = lists.slot_gradients.get<float>();
+    uint8_t* used = lists.slot_used.get<uint8_t>();
+    const ListEntry* list = lists.list.get<ListEntry>();
     const uint32_t inside = blocks_inside(task, context, tile);
     alignas(64) float background_sums[48] = {};
     PixelGradients pixels[16];
@@ -163,22 +158,26 @@ static void draw_tile_backward(const LrmTask& task, const LrmGradients& grads, C
     Batch batch;
     Waiting waiting;
     waiting.count = 0;
-    alignas(64) float accumulators[16 * kBatch], indices[kBatch];
-    uint16_t list[kBatch];
-    while (position > begin) {
-        position = fill_backward(lists, records, begin, position, batch, indices);
-        if (!batch.count) break;
-        for (int i = 0; i < batch.count; ++i) store(accumulators + 16 * i, zero());
+    alignas(64) float accumulators[16 * kBatch];
+    for (int64_t number = (static_cast<int64_t>(end) - begin + kBatch - 1) / kBatch - 1; number >= 0; --number) {
+        const uint32_t offset = static_cast<uint32_t>(number * kBatch);
+        uint64_t some[kBatch / 64];
+        if (!fill_backward(lists, records, begin + offset, taken[number], batch, some, accumulators)) continue;
         for (int block = 0; block < 16; ++block) {
-            const int count = inside >> block & 1u ? entries_on_block(batch, block, list) : 0;
-            if (!count) continue;
             F16 x, y;
             block_pixels(context, tile, block, x, y);
-            block_backward(task, batch, list, count, x, y, indices, pixels[block], waiting, accumulators);
+            if (inside >> block & 1u)
+                block_backward(task, batch, taken[number].words[block], x, y, static_cast<float>(offset), pixels[block],
+                               waiting, accumulators);
         }
-        for (int i = 0; i < batch.count; ++i)
-            std::memcpy(slot_gradients + static_cast<size_t>(batch.slots[i]) * kSlotFloats, accumulators + 16 * i,
-                        kSlotFloats * sizeof(float));
+        for (int word = 0; word < kBatch / 64; ++word)
+            for (uint64_t rest = some[word]; rest; rest &= rest - 1) {
+                const int entry = 64 * word + __builtin_ctzll(rest);
+                const uint32_t slot = list[begin + offset + entry].slot;
+                used[slot] = 1;
+                std::memcpy(slot_gradients + static_cast<size_t>(slot) * kSlotFloats, accumulators + 16 * entry,
+                            kSlotFloats * sizeof(float));
+            }
     }
     float* out = context.background_sums.get<float>() + 3 * (static_cast<size_t>(image) * context.tiles + tile);
     for (int c = 0; c < 3; ++c) {
