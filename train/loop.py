@@ -87,6 +87,9 @@ class Trainer:
         prefetcher = Prefetcher(self._draw, self.config.prefetch)
         try:
             with self._signals():
+                if progress.step == 0:
+                    # What the network knows before it has learnt anything.
+                    self._validate()
                 while progress.step < progress.decay.end and self.stop_signal is None:
                     start = time.perf_counter()
                     self._step(prefetcher)

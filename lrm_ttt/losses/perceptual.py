@@ -1,6 +1,6 @@
 """Distance between images in the features of a VGG network whose weights the user names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -64,8 +64,7 @@ def _load(path: Path, network: str) -> Mapping[str, Tensor]:
 def _vgg19(state: Mapping[str, Tensor], path: str) -> nn.ModuleList:
     from torchvision.models import vgg19
 
-    layers = vgg19(weights=None).features
-    _fill(layers, state, path)
+    layers = _filled(vgg19, state, path)
     starts = (0, *(stop + 1 for stop in VGG19_LAYERS[:-1]))
     # The rectifier before the next convolution must not overwrite the feature that was just read.
     for layer in layers:
@@ -78,8 +77,7 @@ def _lpips(state: Mapping[str, Tensor], path: str) -> nn.Module:
     import lpips
     from torchvision.models import vgg16
 
-    layers = vgg16(weights=None).features
-    _fill(layers, state, path)
+    layers = _filled(vgg16, state, path)
     metric = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
     slices = [getattr(metric.net, f"slice{number}") for number in range(1, 6)]
     # Its slices keep torchvision's layer numbers as names.
@@ -90,7 +88,11 @@ def _lpips(state: Mapping[str, Tensor], path: str) -> nn.Module:
     return metric
 
 
-def _fill(layers: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
+def _filled(build: Callable[..., nn.Module], state: Mapping[str, Tensor], path: str) -> nn.Sequential:
+    # On the meta device nothing is drawn at random for the classifier, which is most of the network and not needed.
+    with torch.device("meta"):
+        layers = build(weights=None).features
+    assert isinstance(layers, nn.Sequential)
     wanted = layers.state_dict()
     found = {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}
     wrong = [name for name, value in wanted.items() if name not in found or found[name].shape != value.shape]
@@ -98,4 +100,5 @@ def _fill(layers: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
         raise InvalidConfig(
             f"losses.perceptual_weights: {path} holds another network: features.{wrong[0]} does not fit."
         )
-    layers.load_state_dict({name: found[name] for name in wanted})
+    layers.load_state_dict({name: found[name].float() for name in wanted}, assign=True)
+    return layers

@@ -1,5 +1,6 @@
 """The objective is the weighted sum of exactly the terms that were asked for."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,19 @@ def test_perceptual_error_is_a_distance(network: str, tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     build = torchvision.models.vgg19 if network == "vgg19" else torchvision.models.vgg16
-    features = build(weights=None).features
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in build(weights=None).features.state_dict().items()}
     path = tmp_path / "vgg.pth"
-    torch.save({f"features.{name}": value for name, value in features.state_dict().items()}, path)
+    # He's deviation keeps the features of all layers at one scale.
+    torch.save(
+        {
+            f"features.{name}": torch.randn(shape) * math.sqrt(2 / math.prod(shape[1:]))
+            if len(shape) > 1
+            else torch.zeros(shape)
+            for name, shape in shapes.items()
+        },
+        path,
+    )
     error = PerceptualError(network, str(path))
     a, b = torch.rand(2, 1, 3, 32, 32).unbind()
     assert error(a, a) == 0
