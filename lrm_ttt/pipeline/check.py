@@ -71,7 +71,11 @@ def check_ply(
     The gap is the difference between the mean PSNR of the two over the same views, in dB: 0 but for rounding, unless the way
     back to the capture's frame or the file is wrong.
     """
-    views = inputs if held_out is None else cat([dataclasses.replace(v, masks=None, depths=None) for v in (inputs, held_out)])
+    views = (
+        inputs
+        if held_out is None
+        else cat([dataclasses.replace(v, masks=None, depths=None) for v in (inputs, held_out)])
+    )
     gaussians = read_ply(path).to(device)
     near = reconstruction.near_in_capture
     drawn = draw(gaussians, views.cameras.to(device), background, near=near, backend=backend, advance=advance)

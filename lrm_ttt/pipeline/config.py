@@ -66,7 +66,9 @@ class ReconstructConfig:
                 f"--hold-out {self.hold_out}: every n-th view is held out, so n is 2 or more (8 is usual), or 0 for none."
             )
         if self.image_size is not None and min(self.image_size) < 1:
-            raise InvalidConfig(f"--image-size {self.image_size[0]} {self.image_size[1]} is empty: give height and width.")
+            raise InvalidConfig(
+                f"--image-size {self.image_size[0]} {self.image_size[1]} is empty: give height and width."
+            )
         if self.refine < 0:
             raise InvalidConfig(f"--refine {self.refine}: a number of steps is 0 or more.")
         if not 0 < self.keep_fraction <= 1:

@@ -32,7 +32,10 @@ def write_report(path: Path, title: str, metrics: Mapping[str, Any], sheet: Path
     """Write report.html with the numbers, the sheet and the video inside."""
     parts = [f"<h1>{html.escape(title)}</h1>", _headlines(metrics)]
     if video is not None:
-        parts += ["<h2>An orbit</h2>", f'<video controls loop autoplay muted src="{_inline(video, "video/mp4")}"></video>']
+        parts += [
+            "<h2>An orbit</h2>",
+            f'<video controls loop autoplay muted src="{_inline(video, "video/mp4")}"></video>',
+        ]
     parts += ["<h2>Inputs, and held-out views beside the truth</h2>"]
     parts += [f'<img alt="inputs, truths, renderings and errors" src="{_inline(sheet, "image/png")}">']
     for caption, key in (("Seconds", "seconds"), ("Metrics", "metric_variants"), ("Versions", "versions")):

@@ -58,7 +58,9 @@ def prepare(config: ReconstructConfig) -> Job:
     return Job(config, model, checkpoint, plan_capture(config, model.tokenizer.patch_size), device, backend)
 
 
-def run(config: ReconstructConfig, metrics: Metrics, listener: Listener | None = None, command: str = "") -> dict[str, Any]:
+def run(
+    config: ReconstructConfig, metrics: Metrics, listener: Listener | None = None, command: str = ""
+) -> dict[str, Any]:
     """Reconstruct a capture into `config.out` and return what metrics.json holds.
 
     `metrics` is `lrm_ttt.eval.metrics`. Raises `LrmTttError` kinds, and then `config.out` is as it was before.
@@ -146,7 +148,9 @@ def compute(job: Job, inputs: Views, stages: Stages) -> Reconstruction:
 def summary(check: Check) -> str:
     """Say in a few words what the check found."""
     held_out = "" if check.held_out_scores is None else f"{check.held_out_scores.mean_psnr:.2f} dB held out, "
-    return f"{held_out}{check.input_scores.mean_psnr:.2f} dB on inputs, gap of the .ply {check.round_trip_db_gap:.4f} dB"
+    return (
+        f"{held_out}{check.input_scores.mean_psnr:.2f} dB on inputs, gap of the .ply {check.round_trip_db_gap:.4f} dB"
+    )
 
 
 def write_pictures(folder: Path, job: Job, inputs: Views, held_out: Views | None, check: Check) -> None:
@@ -169,7 +173,9 @@ def write_pictures(folder: Path, job: Job, inputs: Views, held_out: Views | None
     draw_sheet(title, inputs.images.cpu(), labels, compared).save(renders / "sheet.png")
 
 
-def write_orbit(path: Path, job: Job, inputs: Views, reconstruction: Reconstruction, check: Check, stages: Stages) -> None:
+def write_orbit(
+    path: Path, job: Job, inputs: Views, reconstruction: Reconstruction, check: Check, stages: Stages
+) -> None:
     """Write a video from the .ply's Gaussians, around what the input cameras look at."""
     cameras = orbit(inputs.cameras, VIDEO_FRAMES).to(job.device)
     near = reconstruction.near_in_capture
@@ -220,13 +226,18 @@ def num_tokens(job: Job) -> int:
 def per_view(job: Job, check: Check) -> list[dict[str, Any]]:
     """Return the scores of each view, held-out ones first."""
     rows = []
-    groups = (("held_out", job.plan.choice.targets, check.held_out_scores), ("input", job.plan.choice.inputs, check.input_scores))
+    groups = (
+        ("held_out", job.plan.choice.targets, check.held_out_scores),
+        ("input", job.plan.choice.inputs, check.input_scores),
+    )
     for kind, indices, scores in groups:
         for position, index in enumerate(indices if scores is not None else ()):
             assert scores is not None
             similarity = None if scores.ssim is None else finite(scores.ssim[position])
             name = job.plan.source.image_paths[index].name
-            rows.append({"view": index, "image": name, "kind": kind, "psnr": finite(scores.psnr[position]), "ssim": similarity})
+            rows.append(
+                {"view": index, "image": name, "kind": kind, "psnr": finite(scores.psnr[position]), "ssim": similarity}
+            )
     return rows
 
 
