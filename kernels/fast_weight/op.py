@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrm_ttt.kernels.fast_weight.elastic import ElasticRates, commit_elastic
 from lrm_ttt.kernels.fast_weight.reference import (
     Gradients,
     InnerRates,
@@ -23,15 +24,16 @@ def update_fast_weights(
     rates: InnerRates,
     num_steps: int = NUM_STEPS,
     newton_schulz_dtype: torch.dtype | None = None,
+    elastic: ElasticRates | None = None,
 ) -> FastWeights:
     """Write a chunk of `n` tokens: one Muon-orthogonalised step from all of them at once.
 
     `k` has unit rows. `newton_schulz_dtype` None means the dtype of `k`; fast weights stay in their own dtype.
-    Differentiable in everything but the stored norms. Costs 12 n d f + the Newton-Schulz steps per memory.
+    Differentiable in everything but the stored norms. Costs 12 n d f + the Newton-Schulz steps per memory. `elastic`
+    pulls parameters that few chunks use back to where they were, and then the weights carry what that needs.
     """
-    return commit_reference(
-        weights, orthogonalise(gradients_reference(weights, k, v, rates), num_steps, newton_schulz_dtype)
-    )
+    steps = orthogonalise(gradients_reference(weights, k, v, rates), num_steps, newton_schulz_dtype)
+    return commit_reference(weights, steps) if elastic is None else commit_elastic(weights, steps, elastic)
 
 
 def query_fast_weights(weights: FastWeights, q: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b n d"]:

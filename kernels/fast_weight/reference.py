@@ -57,15 +57,17 @@ def gradients_reference(
 
 def commit_reference(weights: FastWeights, steps: Gradients) -> FastWeights:
     """Add the orthogonalised `steps` and give every column the norm that it had at the start."""
-
-    def commit(weight: Tensor, step: Tensor, norm: Tensor) -> Tensor:
-        moved = weight + step.to(weight.dtype)
-        return moved * (norm / (column_norms(moved) + NORM_EPSILON))
-
     norms = weights.norms
     return FastWeights(
-        gate=commit(weights.gate, steps.gate, norms.gate),
-        up=commit(weights.up, steps.up, norms.up),
-        down=commit(weights.down, steps.down, norms.down),
+        gate=renormalise(weights.gate + steps.gate.to(weights.gate.dtype), norms.gate),
+        up=renormalise(weights.up + steps.up.to(weights.up.dtype), norms.up),
+        down=renormalise(weights.down + steps.down.to(weights.down.dtype), norms.down),
         norms=norms,
     )
+
+
+def renormalise(
+    weight: Float[Tensor, "*b rows cols"], norms: Float[Tensor, "*b 1 cols"]
+) -> Float[Tensor, "*b rows cols"]:
+    """Give every column the norm in `norms`."""
+    return weight * (norms / (column_norms(weight) + NORM_EPSILON))

@@ -17,13 +17,24 @@ class ColumnNorms(NamedTuple):
     down: Float[Tensor, "*b 1 d"]
 
 
+class Elastic(NamedTuple):
+    """What the elastic update remembers of each matrix: how much it has been used, and where it tends back to."""
+
+    importance: tuple[Tensor, Tensor, Tensor]
+    anchor: tuple[Tensor, Tensor, Tensor]
+
+
 class FastWeights(NamedTuple):
-    """f(x) = (silu(x gate) * (x up)) down, one per scene and head, and the column norms that it keeps."""
+    """f(x) = (silu(x gate) * (x up)) down, one per scene and head, and the column norms that it keeps.
+
+    `elastic` is there from the first elastic update on.
+    """
 
     gate: Float[Tensor, "*b d f"]
     up: Float[Tensor, "*b d f"]
     down: Float[Tensor, "*b f d"]
     norms: ColumnNorms
+    elastic: Elastic | None = None
 
     @classmethod
     def start(

@@ -16,6 +16,10 @@ class MemoryConfig:
     newton_schulz_steps: int = 5
     # tttLRM normalises what is read over the merged width, LaCT per head; the same for one head.
     output_norm: Literal["merged", "per_head"] = "merged"
+    # Strength of the elastic update (tttLRM: 0.05, alpha 0.5, beta 0.8); 0 leaves it out. It needs no training.
+    elastic: float = 0.0
+    elastic_alpha: float = 0.5
+    elastic_beta: float = 0.8
 
     def __post_init__(self) -> None:
         at_least(
@@ -23,6 +27,9 @@ class MemoryConfig:
         )
         if not 0 < self.inner_lr < 1:
             raise InvalidConfig(f"memory.inner_lr must lie in (0, 1), not {self.inner_lr}.")
+        for name in ("elastic", "elastic_alpha", "elastic_beta"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InvalidConfig(f"memory.{name} must lie in [0, 1), not {getattr(self, name)}.")
         one_of("memory.output_norm", self.output_norm, ("merged", "per_head"))
 
 

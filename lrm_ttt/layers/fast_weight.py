@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu, softplus
 
+from lrm_ttt.kernels.fast_weight.elastic import ElasticRates
 from lrm_ttt.kernels.fast_weight.op import query_fast_weights, update_fast_weights
 from lrm_ttt.kernels.fast_weight.reference import InnerRates
 from lrm_ttt.kernels.fast_weight.weights import FastWeights
@@ -68,8 +69,11 @@ class FastWeightMemory(nn.Module):
         self, weights: FastWeights, tokens: MemoryTokens, newton_schulz_dtype: torch.dtype | None
     ) -> FastWeights:
         """Write one chunk of tokens."""
-        steps = self.config.newton_schulz_steps
-        return update_fast_weights(weights, tokens.k, tokens.v, tokens.rates, steps, newton_schulz_dtype)
+        config = self.config
+        elastic = ElasticRates(config.elastic_alpha, config.elastic_beta, config.elastic) if config.elastic else None
+        return update_fast_weights(
+            weights, tokens.k, tokens.v, tokens.rates, config.newton_schulz_steps, newton_schulz_dtype, elastic
+        )
 
     def query(self, weights: FastWeights, tokens: MemoryTokens) -> Float[Tensor, "b n d"]:
         """Read with every token and project back to the width of the block."""

@@ -7,13 +7,15 @@ from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.layers.config import MemoryConfig
 from lrm_ttt.model.backbone import Backbone, Precision
 from lrm_ttt.model.config import BackboneConfig
+from lrm_ttt.model.state import SceneState
 
 PRECISION = Precision()
 
 
-def _backbone(schedule: str, heads: int = 1, views_per_update: int = 2) -> Backbone:
+def _backbone(schedule: str, heads: int = 1, views_per_update: int = 2, elastic: float = 0.0) -> Backbone:
     torch.manual_seed(0)
-    memory = MemoryConfig(head_dim=32 // heads, multiple=2, output_norm="merged" if heads == 1 else "per_head")
+    norm = "merged" if heads == 1 else "per_head"
+    memory = MemoryConfig(head_dim=32 // heads, multiple=2, output_norm=norm, elastic=elastic)  # type: ignore[arg-type]
     config = BackboneConfig(32, 2, 16, 2, memory, schedule, views_per_update)  # type: ignore[arg-type]
     backbone = Backbone(config)
     for parameter in backbone.parameters():
@@ -50,18 +52,20 @@ def test_chunked_and_causal_do_depend_on_the_order_of_chunks() -> None:
         assert (flipped.flip(1) - features).abs().max() > 1e-2
 
 
-def test_causal_streamed_in_chunks_is_one_causal_pass() -> None:
-    backbone, tokens = _backbone("causal"), _tokens(6)
+@pytest.mark.parametrize("elastic", [0.0, 0.05])
+def test_causal_streamed_in_chunks_is_one_causal_pass(elastic: float) -> None:
+    backbone, tokens = _backbone("causal", elastic=elastic), _tokens(6)
     whole_state, whole = backbone.update(tokens, backbone.start(2), PRECISION)
     state, parts = backbone.start(2), []
     for chunk in tokens.split(2, 1):
-        state, features = backbone.update(chunk, state, PRECISION)
+        state, features = backbone.update(chunk, SceneState.from_tensors(state.tensors(), state.num_views), PRECISION)
         parts.append(features)
     assert state.num_views == whole_state.num_views == 6
     # Rounding alone, amplified by Newton-Schulz: relative L2, measured 3e-6.
     assert (torch.cat(parts, 1) - whole).norm() < 1e-5 * whole.norm()
     for name, tensor in state.tensors().items():
-        assert (tensor - whole_state.tensors()[name]).norm() < 1e-5 * tensor.norm(), name
+        # Importances are squares, so their relative error is twice that.
+        assert (tensor - whole_state.tensors()[name]).norm() < 2e-5 * tensor.norm(), name
 
 
 def test_causal_never_looks_ahead() -> None:

@@ -52,8 +52,6 @@ def test_every_tensor_matches(path: Path) -> None:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if meta["kind"] != "tttlrm":
         pytest.skip(f"{path.stem}: the kind {meta['kind']} is not built yet")
-    if float(meta["elastic_lambda"]):
-        pytest.skip(f"{path.stem}: the elastic update is not built yet")
     fp32 = meta["newton_schulz_dtype"] == "fp32"
     actual = _run(meta, tensors, torch.float32 if fp32 else torch.bfloat16)
     checked = [name for name in tensors if name.startswith("expected/") and (fp32 or "gaussians" in name)]
@@ -115,6 +113,7 @@ def _with_constants(config: ModelConfig, meta: dict[str, str]) -> ModelConfig:
         config.backbone.memory,
         inner_lr=float(meta["base_lr"]),
         newton_schulz_steps=int(meta["newton_schulz_steps"]),
+        elastic=float(meta["elastic_lambda"]),
     )
     head = dataclasses.replace(config.head, far=float(meta["max_dist"]), max_log_scale=float(meta["max_log_scale"]))
     assert memory.head_dim == int(meta["ttt_head_dim"]) and memory.multiple == int(meta["ttt_inter_multi"])

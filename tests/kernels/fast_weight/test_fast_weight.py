@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lrm_ttt.kernels.fast_weight.elastic import ElasticRates
 from lrm_ttt.kernels.fast_weight.op import query_fast_weights, update_fast_weights
 from lrm_ttt.kernels.fast_weight.reference import Gradients, InnerRates, commit_reference, gradients_reference
 from lrm_ttt.kernels.fast_weight.weights import FastWeights, column_norms
@@ -111,3 +112,23 @@ def test_bfloat16_layer_is_close_to_exact() -> None:
     rough = query_fast_weights(update_fast_weights(weights, *low, rates, newton_schulz_dtype=torch.bfloat16), low[0])
     # SPEED.md allows 4e-2 for a whole memory layer; measured 2e-2.
     assert (rough.float() - exact).norm() / exact.norm() < 4e-2
+
+
+def test_elastic_update_without_strength_is_the_plain_one() -> None:
+    weights, (k, v, rates) = _memory(), _tokens()
+    plain = update_fast_weights(weights, k, v, rates)
+    elastic = update_fast_weights(weights, k, v, rates, elastic=ElasticRates(strength=0.0))
+    for actual, expected in zip(elastic[:3], plain[:3], strict=True):
+        assert torch.equal(actual, expected)
+
+
+def test_elastic_update_draws_back_towards_where_it_was() -> None:
+    weights, (k, v, rates) = _memory(), _tokens()
+    plain = update_fast_weights(weights, k, v, rates)
+    pulled = update_fast_weights(weights, k, v, rates, elastic=ElasticRates(strength=0.9))
+    for start, far, near in zip(weights[:3], plain[:3], pulled[:3], strict=True):
+        assert (near - start).norm() < 0.9 * (far - start).norm()
+    assert pulled.elastic is not None
+    # After one update the anchor has gone a fifth of the way (beta 0.8) and importance is half the squared step.
+    for start, moved, anchor in zip(weights[:3], pulled[:3], pulled.elastic.anchor, strict=True):
+        torch.testing.assert_close(anchor, 0.8 * start + 0.2 * moved)
