@@ -102,3 +102,15 @@ class ModelConfig:
         one_of("normalisation", self.normalisation, ("focus", "mean_camera", "first_camera", "none"))
         if self.head.distance == "evidence" and self.tokenizer.evidence is None:
             raise InvalidConfig("head.distance 'evidence' needs tokenizer.evidence.")
+
+
+@dataclasses.dataclass(frozen=True)
+class NovelViewConfig:
+    """A model that renders target cameras from its memory (novel_view.py)."""
+
+    tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
+    backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.evidence is not None:
+            raise InvalidConfig("tokenizer.evidence needs images, and the targets of a novel-view model have none.")

@@ -1,4 +1,4 @@
-"""Equality with the published tttLRM program, tensor by tensor.
+"""Equality with the published programs of tttLRM and LaCT, tensor by tensor.
 
 LRM_TTT_PARITY=DIR runs the fixtures in DIR instead of the shared ones.
 """
@@ -12,9 +12,11 @@ import torch
 from safetensors import safe_open
 
 from lrm_ttt.model.backbone import Precision
-from lrm_ttt.model.config import ModelConfig
-from lrm_ttt.model.import_weights import rename_tttlrm, tttlrm_config
+from lrm_ttt.model.config import BackboneConfig, ModelConfig
+from lrm_ttt.model.import_weights import lact_config, rename, tttlrm_config
+from lrm_ttt.model.novel_view import NovelViewModel
 from lrm_ttt.model.reconstructor import Reconstructor
+from lrm_ttt.model.state import SceneState
 from lrm_ttt.scene.cameras import Cameras, ImageSize
 from lrm_ttt.scene.views import Views
 from tests.helpers.shared import shared_path
@@ -50,11 +52,12 @@ def test_every_tensor_matches(path: Path) -> None:
     with safe_open(path, "pt") as file:
         meta = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if meta["kind"] != "tttlrm":
+    if meta["kind"] not in RUNNERS:
         pytest.skip(f"{path.stem}: the kind {meta['kind']} is not built yet")
     fp32 = meta["newton_schulz_dtype"] == "fp32"
-    actual = _run(meta, tensors, torch.float32 if fp32 else torch.bfloat16)
-    checked = [name for name in tensors if name.startswith("expected/") and (fp32 or "gaussians" in name)]
+    actual = RUNNERS[meta["kind"]](meta, tensors, torch.float32 if fp32 else torch.bfloat16)
+    results = ("gaussians", "image")
+    checked = [name for name in tensors if name.startswith("expected/") and (fp32 or any(r in name for r in results))]
     assert set(checked) <= set(actual), f"not compared: {sorted(set(checked) - set(actual))}"
     errors = {name: _relative_error(actual[name], tensors[name]) for name in checked}
     tolerance = TOLERANCE_FP32 if fp32 else TOLERANCE_BF16
@@ -66,15 +69,15 @@ def _relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return ((actual - expected).norm() / expected.norm()).detach().item()
 
 
-def _run(meta: dict[str, str], tensors: dict[str, torch.Tensor], newton_schulz: torch.dtype) -> dict[str, torch.Tensor]:
+def _run_tttlrm(
+    meta: dict[str, str], tensors: dict[str, torch.Tensor], newton_schulz: torch.dtype
+) -> dict[str, torch.Tensor]:
     """Run our model on the inputs of a fixture and return our tensors under the fixture's names."""
     published = {name.removeprefix("weight/"): tensor for name, tensor in tensors.items() if name.startswith("weight/")}
     config = _with_constants(tttlrm_config(published, SCHEDULES[meta["scan"]], int(meta["views_per_update"])), meta)
     model = Reconstructor(config, Precision(torch.float32, newton_schulz))
-    model.load_state_dict(rename_tttlrm(published), strict=True)
-    size = ImageSize(int(meta["height"]), int(meta["width"]))
-    cameras = Cameras(tensors["input/c2w"], tensors["input/fxfycxcy"], size)
-    views = Views(tensors["input/image"], cameras)
+    model.load_state_dict(rename(published), strict=True)
+    views = Views(tensors["input/image"], _cameras(meta, tensors, "input"))
     virtual = tensors["virtual/input_indices"].tolist() if "virtual/input_indices" in tensors else None
     found: dict[str, torch.Tensor] = {}
     for layer, block in enumerate(model.backbone.blocks):
@@ -90,10 +93,8 @@ def _run(meta: dict[str, str], tensors: dict[str, torch.Tensor], newton_schulz: 
     assert torch.allclose(reused.means, gaussians.means, rtol=1e-5, atol=1e-4)
     out: dict[str, torch.Tensor] = {}
     for layer, weights in enumerate(state.fast_weights):
-        parts = found[f"expected/block{layer}.update"], found[f"expected/block{layer}.query"]
-        out[f"expected/block{layer}.out"] = torch.cat(parts, 1)
-        reads = found[f"expected/block{layer}.ttt.update"], found[f"expected/block{layer}.ttt.query"]
-        out[f"expected/block{layer}.ttt.out"] = torch.cat(reads, 1)
+        out[f"expected/block{layer}.out"] = _inputs_then_queries(found, f"expected/block{layer}")
+        out[f"expected/block{layer}.ttt.out"] = _inputs_then_queries(found, f"expected/block{layer}.ttt")
         for name, weight in zip(("w0", "w1", "w2"), (weights.gate, weights.down, weights.up), strict=True):
             out[f"expected/block{layer}.ttt.{name}"] = weight.flatten(0, 1)
     out["expected/gaussians.xyz"] = gaussians.means
@@ -107,18 +108,61 @@ def _run(meta: dict[str, str], tensors: dict[str, torch.Tensor], newton_schulz: 
     return out
 
 
-def _with_constants(config: ModelConfig, meta: dict[str, str]) -> ModelConfig:
-    """Take the constants that no weight tells from the header of the fixture."""
+def _run_lact(
+    meta: dict[str, str], tensors: dict[str, torch.Tensor], newton_schulz: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """Run our novel-view model on the inputs of a fixture and return our tensors under the fixture's names."""
+    published = {name.removeprefix("weight/"): tensor for name, tensor in tensors.items() if name.startswith("weight/")}
+    config = lact_config(published)
+    config = dataclasses.replace(config, backbone=_with_memory(config.backbone, meta))
+    model = NovelViewModel(config, Precision(torch.float32, newton_schulz))
+    model.load_state_dict(rename(published), strict=True)
+    views = Views(tensors["input/image"], _cameras(meta, tensors, "input"))
+    targets = _cameras(meta, tensors, "target")
+    found: dict[str, torch.Tensor] = {}
+    for layer, block in enumerate(model.backbone.blocks):
+        _record(block, f"expected/block{layer}", found)
+    out: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        out["expected/image"] = model(views, targets)
+        state = model.update(model.start(views.shape[0]), views)
+        out["expected/image_from_state"] = model.query(SceneState.from_tensors(state.tensors(), 1), targets)
+    for layer, weights in enumerate(state.fast_weights):
+        out[f"expected/block{layer}.out"] = _inputs_then_queries(found, f"expected/block{layer}")
+        for name, weight in zip(("w0", "w1", "w2"), (weights.gate, weights.down, weights.up), strict=True):
+            out[f"expected/state{layer}.{name}"] = weight.flatten(0, 1)
+    return out
+
+
+RUNNERS = {"tttlrm": _run_tttlrm, "lact_nvs": _run_lact}
+
+
+def _cameras(meta: dict[str, str], tensors: dict[str, torch.Tensor], kind: str) -> Cameras:
+    size = ImageSize(int(meta["height"]), int(meta["width"]))
+    return Cameras(tensors[f"{kind}/c2w"], tensors[f"{kind}/fxfycxcy"], size)
+
+
+def _inputs_then_queries(found: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    return torch.cat([found[f"{name}.update"], found[f"{name}.query"]], 1)
+
+
+def _with_memory(backbone: BackboneConfig, meta: dict[str, str]) -> BackboneConfig:
     memory = dataclasses.replace(
-        config.backbone.memory,
+        backbone.memory,
         inner_lr=float(meta["base_lr"]),
         newton_schulz_steps=int(meta["newton_schulz_steps"]),
-        elastic=float(meta["elastic_lambda"]),
+        elastic=float(meta.get("elastic_lambda", 0)),
     )
-    head = dataclasses.replace(config.head, far=float(meta["max_dist"]), max_log_scale=float(meta["max_log_scale"]))
     assert memory.head_dim == int(meta["ttt_head_dim"]) and memory.multiple == int(meta["ttt_inter_multi"])
-    assert config.head.sh_degree == int(meta["sh_degree"]) and config.backbone.num_blocks == int(meta["layers"])
-    return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, memory=memory), head=head)
+    assert backbone.num_blocks == int(meta["layers"]) and backbone.width == int(meta["dim"])
+    return dataclasses.replace(backbone, memory=memory)
+
+
+def _with_constants(config: ModelConfig, meta: dict[str, str]) -> ModelConfig:
+    """Take the constants that no weight tells from the header of the fixture."""
+    head = dataclasses.replace(config.head, far=float(meta["max_dist"]), max_log_scale=float(meta["max_log_scale"]))
+    assert config.head.sh_degree == int(meta["sh_degree"])
+    return dataclasses.replace(config, backbone=_with_memory(config.backbone, meta), head=head)
 
 
 def _record(block: torch.nn.Module, name: str, found: dict[str, torch.Tensor]) -> None:
