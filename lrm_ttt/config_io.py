@@ -49,7 +49,7 @@ def read_mapping(path: Path, depth: int = 0) -> dict[str, Any]:
     return _resolve(data, path.parent, depth)
 
 
-def from_mapping(data: Mapping[str, Any], cls: type[T], where: str = "") -> T:
+def from_mapping(data: Any, cls: type[T], where: str = "") -> T:
     """Build the dataclass `cls` from plain data (mappings, lists, numbers, strings)."""
     assert dataclasses.is_dataclass(cls)
     if not isinstance(data, Mapping):

@@ -17,7 +17,7 @@ def make_views(masked: bool = True) -> Views:
     centres = torch.randn(2, 3, 3, generator=generator)
     centres = 3 * centres / centres.norm(dim=-1, keepdim=True)
     size = ImageSize(8, 12)
-    pose = look_at(centres, torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]))
+    pose = look_at(centres, torch.zeros_like(centres), torch.tensor([0.0, 0.0, 1.0]))
     cameras = Cameras(pose, torch.tensor([14.0, 15.0, 5.5, 4.5]).expand(2, 3, 4), size)
     depths = 2 + torch.rand(2, 3, 1, *size, generator=generator)
     masks = (torch.rand(2, 3, 1, *size, generator=generator) > 0.3).float()

@@ -19,7 +19,7 @@ def scene(num_scenes: int = 2, num_views: int = 3, n: int = 40) -> tuple[Gaussia
     )
     centres = draw(num_views, 3)
     centres = 3 * centres / centres.norm(dim=-1, keepdim=True)
-    pose = look_at(centres, torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]))
+    pose = look_at(centres, torch.zeros_like(centres), torch.tensor([0.0, 0.0, 1.0]))
     cameras = Cameras(pose, torch.tensor([30.0, 30.0, 10.0, 8.0]).expand(num_scenes, num_views, 4), ImageSize(16, 20))
     return gaussians, cameras, torch.rand(num_scenes, 3, generator=generator)
 

@@ -30,20 +30,20 @@ def test_stages_follow_each_other() -> None:
 def test_time_runs_out() -> None:
     config = micro(100, 900, decay_fraction=0.2)
     planned = planned_decay(config)
-    assert timed_decay(config, planned, 300, 79, 100, 0.1) == planned
-    early = timed_decay(config, planned, 300, 80, 100, 0.1)
+    assert timed_decay(config, planned, 300, 79.0, 100.0, 0.1) == planned
+    early = timed_decay(config, planned, 300, 80.0, 100.0, 0.1)
     assert early == Decay(300, 500, early=True)
-    assert timed_decay(config, early, 310, 85, 100, 0.2) == early
+    assert timed_decay(config, early, 310, 85.0, 100.0, 0.2) == early
     # Steps take twice as long as they did: from here the rate falls twice as fast, and from where it is.
-    bent = timed_decay(config, early, 350, 90, 100, 0.2)
+    bent = timed_decay(config, early, 350, 90.0, 100.0, 0.2)
     assert bent.end == 400 and bent.factor(350) == pytest.approx(early.factor(350), rel=0.02)
     assert all(bent.factor(step + 1) < bent.factor(step) for step in range(350, 399))
     # A planned decay that has begun is left alone.
-    assert timed_decay(config, planned, 900, 99, 100, 0.1) == planned
+    assert timed_decay(config, planned, 900, 99.0, 100.0, 0.1) == planned
 
 
 def test_scaled_runs_keep_their_shape() -> None:
     scaled = micro(100, 300).scaled(0.1)
     assert [stage.steps for stage in scaled.stages] == [10, 30]
     with pytest.raises(InvalidConfig, match="positive"):
-        micro().scaled(0)
+        micro().scaled(0.0)
