@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _Backend = Callable[..., Rasterized]
 
 
+@runtime_checkable
 class Size(Protocol):
     """An image size in pixels, for example `lrm_ttt.scene.ImageSize`."""
 
