@@ -25,9 +25,9 @@ MAX_INHERITANCE = 8
 
 def load_yaml(path: Path | str, cls: type[T]) -> T:
     """Read a YAML file into the dataclass `cls`; raises `InvalidConfig` with file, key and remedy."""
-    path = Path(path)
+    data = read_mapping(Path(path))
     try:
-        return from_mapping(read_mapping(path), cls)
+        return from_mapping(data, cls)
     except InvalidConfig as error:
         raise InvalidConfig(f"{path}: {error}") from error
 
