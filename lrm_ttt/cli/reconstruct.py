@@ -31,9 +31,11 @@ def run(arguments: Arguments) -> None:
     from lrm_ttt.cli.console import Reporter, command_line
     from lrm_ttt.eval import metrics
     from lrm_ttt.pipeline.dry_run import estimate
-    from lrm_ttt.pipeline.run import prepare
+    from lrm_ttt.pipeline.job import prepare
+    from lrm_ttt.pipeline.memory import keep_freed_memory
     from lrm_ttt.pipeline.run import run as reconstruct
 
+    keep_freed_memory()
     if arguments.dry_run:
         print(estimate(prepare(arguments)))
         return

@@ -37,7 +37,7 @@ class Metrics(Protocol):
     """How images are scored. Metrics stand above the front doors, so whoever runs one hands them in."""
 
     @property
-    def VARIANTS(self) -> Mapping[str, str]: ...  # noqa: N802
+    def VARIANTS(self) -> Mapping[str, str]: ...
     def score_images(self, images: Tensor, truths: Tensor, /) -> Scores: ...
 
 

@@ -9,10 +9,13 @@ from lrm_ttt.errors import InvalidConfig
 
 Backend = Literal["auto", "cpu", "gsplat", "reference"]
 Schedule = Literal["single", "chunked", "causal"]
+Precision = Literal["auto", "fp32", "bf16"]
 Color = tuple[float, float, float]
 
 # The SOURCE that needs no files.
 EXAMPLE = "example"
+# More than any screen has, and less than exhausts memory.
+MOST_PIXELS_A_SIDE = 16384
 # Input views where nobody says how many.
 DEFAULT_VIEWS = 16
 
@@ -22,39 +25,37 @@ class ReconstructConfig:
     """Which capture, which of its views, which model, and where the result goes."""
 
     source: str
-    """A capture: its folder, or the file that describes it (transforms.json, opencv_cameras.json, a COLMAP model). `example` makes a
-    procedural capture on the spot."""
+    """A capture: its folder, or the file in it that describes it; `example` makes a procedural one."""
     out: Path
-    """Folder for scene.ply, report.html, metrics.json, config.yaml, renders/ and video.mp4. It appears when all is done."""
+    """Folder for scene.ply, report.html, metrics.json, config.yaml, renders/ and video.mp4."""
     views: str | None = None
-    """Input views: a number of them, spread by k-means over position and direction; `all`; or a list of indices such as 1,5,9. By
-    default 16, or all where there are fewer."""
+    """How many input views (k-means over position and direction), `all`, or indices: 1,5,9. Default: at most 16."""
     hold_out: int = 8
-    """Hold out every n-th view: the model never sees it, and the report compares it with its rendering. 0 holds out none."""
+    """Hold out every n-th view: the model never sees it, the report compares it with its rendering. 0: none."""
     image_size: tuple[int, int] | None = None
-    """Height and width in pixels, multiples of the model's patch (8). By default the images' own shape, within 256 x 256 pixels."""
+    """Height and width, multiples of the model's patch (8). Default: the images' shape, at most 256x256 pixels."""
     checkpoint: str | None = None
-    """A folder with model.safetensors and config.json, or owner/name on the Hugging Face hub. By default the model that comes with
-    the package."""
+    """A folder with model.safetensors and config.json, or owner/name on the hub. Default: the embedded model."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N. auto takes a GPU where there is one."""
+    """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     backend: Backend = "auto"
-    """What draws the Gaussians: gsplat (CUDA), cpu, reference (slow), or auto, which takes the fastest that is there."""
+    """What draws the Gaussians: gsplat (CUDA), cpu, reference (slow); auto takes the fastest that is there."""
+    precision: Precision = "auto"
+    """Of the model's products; auto is bf16 where the hardware multiplies it."""
     schedule: Schedule | None = None
-    """Write the views to memory in another way than the checkpoint was trained for (see `backbone.schedule` in its config.json). An
-    experiment: the three are different computations."""
+    """Write views to memory otherwise than the checkpoint was trained to: an experiment, usually for the worse."""
     refine: int = 0
     """Steps of optimising all Gaussians on the input views after the model has run; 300 is a good number."""
     keep_fraction: float = 1.0
-    """Share of Gaussians to keep, the most opaque first. Those too faint to draw (opacity under 1/255) never stay."""
+    """Share of Gaussians to keep, the most opaque first; those under opacity 1/255, which never draw, always go."""
     background: Color = (1.0, 1.0, 1.0)
-    """Red, green and blue (0 to 1) behind transparent images and renderings."""
+    """Red, green and blue (0 to 1) behind transparent images and behind renderings."""
     seed: int = 0
     """Decides the k-means choice and the order of refinement; the same seed gives the same result."""
     allow_missing: bool = False
-    """Go on without listed images that are missing."""
+    """Go on without listed images that are missing or unreadable."""
     overwrite: bool = False
-    """Replace an earlier result in OUT (and nothing else that may be there)."""
+    """Replace an earlier result in OUT, and nothing else that may be there."""
     dry_run: bool = False
     """Print tokens, memory and seconds to expect, and do nothing."""
 
@@ -75,6 +76,39 @@ class ReconstructConfig:
             raise InvalidConfig(f"--keep-fraction {self.keep_fraction:g}: a share lies above 0 and is at most 1.")
         check_color(self.background)
         parse_views(self.views)
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderConfig:
+    """Which Gaussians, from where, and where the pictures go."""
+
+    scene: Path
+    """A .ply of Gaussians."""
+    out: Path | None = None
+    """A video (.mp4), or a folder for PNG images. Default: SCENE_render.mp4 beside the .ply."""
+    cameras: str | None = None
+    """A capture, or the file in it, whose cameras to render from. Default: an orbit around the Gaussians."""
+    num_frames: int | None = None
+    """How many frames of an orbit (72), or how many of the cameras, evenly taken (all)."""
+    image_size: tuple[int, int] | None = None
+    """Height and width in pixels. Default: that of the cameras, or 512 512."""
+    up: Literal["x", "y", "z", "-x", "-y", "-z"] = "-y"
+    """The axis that points up in an orbit: -y as in COLMAP's frames, z as in Blender's."""
+    background: Color = (1.0, 1.0, 1.0)
+    """Red, green and blue (0 to 1) behind the Gaussians."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    backend: Backend = "auto"
+    """What draws the Gaussians: gsplat (CUDA), cpu, reference (slow); auto takes the fastest that is there."""
+
+    def __post_init__(self) -> None:
+        if self.num_frames is not None and self.num_frames < 1:
+            raise InvalidConfig(f"--num-frames {self.num_frames}: at least one.")
+        if self.image_size is not None and not 1 <= min(self.image_size) <= max(self.image_size) <= MOST_PIXELS_A_SIDE:
+            raise InvalidConfig(
+                f"--image-size {self.image_size[0]} {self.image_size[1]}: height and width are 1 to {MOST_PIXELS_A_SIDE}."
+            )
+        check_color(self.background)
 
 
 def parse_views(views: str | None) -> int | tuple[int, ...] | None:

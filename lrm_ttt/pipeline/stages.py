@@ -1,10 +1,8 @@
 """The stages of a run: named, timed, and told to whoever listens; nothing is printed here."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -70,19 +68,3 @@ class Stages:
     def advance(self, done: int, total: int) -> None:
         """Say how far the present stage is."""
         self.listener.advanced(done, total)
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Return the most memory that this process has held: on the device if it is a GPU, otherwise in the machine."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # Unlike getrusage it does not count what the parent held when this process was started.
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
