@@ -1,4 +1,4 @@
-"""How near an image is to the truth: PSNR and SSIM, with the variant in words, because variants differ by more than methods do."""
+"""How near an image is to the truth: PSNR and SSIM, with the variant in words, for variants differ more than methods."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from torch import Tensor
 # Printed beside every number: an SSIM with a 7x7 uniform window, for one, reads 0.007 to 0.015 higher.
 VARIANTS = {
     "psnr": "per image over all pixels and channels of values clamped to 0..1, mean over images; at most 100 dB",
-    "ssim": "11-tap Gaussian window (sigma 1.5), k1 0.01, k2 0.03, per RGB channel, reflected borders, mean over images",
+    "ssim": "11-tap Gaussian window (sigma 1.5), k1 0.01, k2 0.03, per RGB channel, reflected borders, mean of images",
 }
 SSIM_WINDOW = 11
 LEAST_MSE = 1e-10
@@ -34,13 +34,13 @@ class ImageScores:
 
 
 def psnr(images: Float[Tensor, "n 3 h w"], truths: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n"]:
-    """Return the peak signal-to-noise ratio of each image in dB, for values clamped to 0..1; identical images give 100."""
+    """Return the peak signal-to-noise ratio of each image in dB, of values clamped to 0..1; at most 100."""
     squared = (images.clamp(0, 1) - truths.clamp(0, 1)).square()
     return -10 * squared.double().flatten(1).mean(1).clamp(min=LEAST_MSE).log10()
 
 
 def ssim(images: Float[Tensor, "n 3 h w"], truths: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n"]:
-    """Return the structural similarity of each image (torchmetrics' 11-tap Gaussian), for sides of at least 11 pixels."""
+    """Return the structural similarity of each image (11-tap Gaussian), for sides of at least 11 pixels."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     assert min(images.shape[-2:]) >= SSIM_WINDOW, "images are smaller than the window of SSIM"

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 
 class Reporter:
@@ -17,7 +17,7 @@ class Reporter:
 
         self.console: Console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.progress: Progress | None = None
-        self.task = -1
+        self.task: TaskID | None = None
         self.said: set[str] = set()
 
     def __enter__(self) -> "Reporter":
@@ -46,13 +46,14 @@ class Reporter:
 
     def advanced(self, done: int, total: int) -> None:
         """Move the bar."""
-        if self.progress is not None:
+        if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=done, total=total)
 
     def finished(self, stage: str, seconds: float, detail: str) -> None:
         """Replace the bar by a line that stays."""
-        if self.progress is not None:
+        if self.progress is not None and self.task is not None:
             self.progress.remove_task(self.task)
+            self.task = None
         self.line(f"{stage:10} {seconds:7.2f} s  {detail}".rstrip())
 
     def noticed(self, sentence: str) -> None:

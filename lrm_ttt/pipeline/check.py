@@ -68,8 +68,8 @@ def check_ply(
 ) -> Check:
     """Render every view from the file; from ROUND_TRIP_VIEWS of them also from the model's Gaussians in its own frame.
 
-    The gap is the difference between the mean PSNR of the two over the same views, in dB: 0 but for rounding, unless the way
-    back to the capture's frame or the file is wrong.
+    The gap is the difference between the mean PSNR of the two over the same views, in dB: 0 but for rounding, unless the
+    way back to the capture's frame or the file is wrong.
     """
     views = (
         inputs

@@ -32,7 +32,8 @@ def locate(checkpoint: str | None) -> Path:
         if (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file():
             return folder
     raise IncompatibleCheckpoint(
-        f"This installation has no embedded model ({weights} holds no {WEIGHTS_FILE}). Pass --checkpoint, or install it again."
+        f"This installation has no embedded model ({weights} holds no {WEIGHTS_FILE}). "
+        "Pass --checkpoint, or install lrm-ttt again."
     )
 
 
@@ -62,8 +63,8 @@ def model_config(folder: Path, schedule: Schedule | None = None) -> ModelConfig:
 def choose_precision(name: str, device: torch.device) -> str:
     """Return `fp32` or `bf16`; `auto` is bf16 where the hardware multiplies it.
 
-    On two cores with AVX512_BF16 the model takes 46 ms of processor time a view of 72x128 instead of 65, and the same PSNR.
-    Newton-Schulz stays in fp32.
+    On two cores with AVX512_BF16 the model takes 46 ms of processor time a view of 72x128 instead of 65, for the same
+    PSNR. Newton-Schulz stays in fp32.
     """
     if name != "auto":
         return name

@@ -64,7 +64,7 @@ class ReconstructConfig:
             raise InvalidConfig("SOURCE is empty: give the folder of a capture, or `example`.")
         if self.hold_out < 0 or self.hold_out == 1:
             raise InvalidConfig(
-                f"--hold-out {self.hold_out}: every n-th view is held out, so n is 2 or more (8 is usual), or 0 for none."
+                f"--hold-out {self.hold_out}: every n-th view is held out; n is 2 or more (8 is usual), or 0 for none."
             )
         if self.image_size is not None and min(self.image_size) < 1:
             raise InvalidConfig(
@@ -106,7 +106,7 @@ class RenderConfig:
             raise InvalidConfig(f"--num-frames {self.num_frames}: at least one.")
         if self.image_size is not None and not 1 <= min(self.image_size) <= max(self.image_size) <= MOST_PIXELS_A_SIDE:
             raise InvalidConfig(
-                f"--image-size {self.image_size[0]} {self.image_size[1]}: height and width are 1 to {MOST_PIXELS_A_SIDE}."
+                f"--image-size {self.image_size[0]} {self.image_size[1]}: each side is 1 to {MOST_PIXELS_A_SIDE} pixels."
             )
         check_color(self.background)
 

@@ -67,7 +67,7 @@ def notes(job: Job) -> list[str]:
     trained = model_config(job.checkpoint).backbone.schedule
     if job.model.backbone.schedule != trained:
         sentences.append(
-            f"--schedule {job.model.backbone.schedule}: this model was trained with '{trained}', which is another computation; "
-            "expect less of it"
+            f"--schedule {job.model.backbone.schedule}: this model was trained with '{trained}', "
+            "which is another computation; expect less of it"
         )
     return sentences

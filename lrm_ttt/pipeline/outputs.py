@@ -129,7 +129,7 @@ def _make_locked(out: Path) -> tuple[Path, int]:
 
 
 def _lock(folder: Path, *, wait: bool) -> int | None:
-    """Return a descriptor that holds the lock on a folder, or None where another process has it or the folder is gone."""
+    """Return a descriptor that locks a folder, or None where another process has the lock or the folder is gone."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:

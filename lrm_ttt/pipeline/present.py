@@ -18,7 +18,7 @@ VIDEO_FRAMES = 72
 
 
 def write_pictures(folder: Path, job: Job, inputs: Views, held_out: Views | None, check: Check) -> None:
-    """Write every held-out view (or, without any, every input view) as a PNG beside its truth, and the sheet of them."""
+    """Write every held-out view (without any, every input view) as a PNG beside its truth, and the sheet of them."""
     choice = job.plan.choice
     indices, views, drawn, scores = choice.inputs, inputs, check.inputs, check.input_scores
     if held_out is not None and check.held_out is not None and check.held_out_scores is not None:

@@ -18,9 +18,9 @@ from lrm_ttt.scene.views import Views
 class RefineConfig:
     """Learning rates of Adam, per parameter in the usual encoding.
 
-    `means_lr` is in units of the mean distance between the cameras and what they look at, and falls exponentially to the
-    share `final_means_lr` of itself. The rates are 1 to 8 times those of 3D Gaussian splatting, which has a hundred times as
-    many steps; that of the opacities is 4 times, so that floaters vanish in time.
+    `means_lr` is in units of the mean distance between the cameras and what they look at, and falls exponentially to
+    the share `final_means_lr` of itself. The rates are up to 8 times those of 3D Gaussian splatting, which takes a
+    hundred times as many steps; that of the opacities is 4 times, so that floaters vanish in time.
     """
 
     steps: int = 300
@@ -46,8 +46,8 @@ def refine(
 ) -> Gaussians:
     """Return Gaussians of one scene that fit the views `[v]` better, in the same frame; their number stays.
 
-    Each step draws one view, in an order that `generator` (on the CPU) shuffles anew when all have had their turn. `near` is
-    in the units of the Gaussians, `advance` hears how many steps are done.
+    Each step draws one view, in an order that `generator` (on the CPU) shuffles anew when all have had their turn.
+    `near` is in the units of the Gaussians, `advance` hears how many steps are done.
     """
     extent = float((views.cameras.centres - focus_point(views.cameras)).norm(dim=-1).mean())
     stored = {name: tensor.requires_grad_() for name, tensor in encode(gaussians).items()}

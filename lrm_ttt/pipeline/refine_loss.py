@@ -11,8 +11,8 @@ STRUCTURE_SHARE = 0.2
 class RefineLoss:
     """0.8 times the mean absolute error plus 0.2 times (1 - SSIM), for images of one size.
 
-    SSIM has the 11-tap Gaussian window and is taken where the window lies inside the image; images smaller than the window
-    are compared by absolute error alone.
+    SSIM has the 11-tap Gaussian window and is taken where the window lies inside the image; images smaller than the
+    window are compared by absolute error alone.
     """
 
     def __init__(self, height: int, width: int, device: torch.device) -> None:

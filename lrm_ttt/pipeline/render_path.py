@@ -26,7 +26,9 @@ ORBIT_FRAMES = 72
 # Vertical angle of view and elevation of an orbit.
 FIELD_OF_VIEW, ELEVATION = math.radians(50), math.radians(20)
 # Share of the Gaussians, the most central, that an orbit shows whole: a few that lie far off must not decide.
-CORE = 0.9
+CORE = 0.95
+# Room around them.
+MARGIN = 1.2
 # Nothing nearer than this share of the distance to the middle of the Gaussians is drawn.
 NEAR_SHARE = 0.02
 
@@ -34,8 +36,8 @@ NEAR_SHARE = 0.02
 def render_path(config: RenderConfig, advance: Callable[[int, int], None] = lambda done, total: None) -> list[Path]:
     """Render a .ply and return the files that were written: one video, or a PNG for each camera.
 
-    Raises `LrmTttError` kinds for a .ply, cameras or an output that cannot be; existing files are replaced only when they
-    are what this writes.
+    Raises `LrmTttError` kinds for a .ply, cameras or an output that cannot be. Every file appears when it is complete,
+    in place of an earlier one of the same name.
     """
     device = choose_device(config.device)
     backend = choose_backend(config.backend, device)
@@ -73,7 +75,7 @@ def path_cameras(config: RenderConfig, gaussians: Gaussians) -> tuple[Cameras, l
         top, left, box = crop_box(source.image_sizes[index], size)
         every.append(camera.cropped(top, left, box).resized(size))
     names = [f"{index:04d}_{path.stem}" for index, path in enumerate(source.image_paths)]
-    shown = range(source.num_views)
+    shown = list(range(source.num_views))
     if config.num_frames is not None and config.num_frames < source.num_views:
         step = (source.num_views - 1) / max(config.num_frames - 1, 1)
         shown = [round(index * step) for index in range(config.num_frames)]
@@ -89,7 +91,7 @@ def cameras_of_size(cameras: Cameras, image_size: tuple[int, int] | None) -> Cam
 
 
 def orbit_around(gaussians: Gaussians, num_frames: int, size: ImageSize, up: str) -> Cameras:
-    """Return cameras on a circle around the Gaussians, from which CORE of them fill the image; `up` is an axis such as -y."""
+    """Return cameras on a circle from which CORE of the Gaussians fill the image; `up` is an axis such as -y."""
     focus = middle(gaussians)
     axis = torch.zeros(3)
     axis["xyz".index(up[-1])] = -1.0 if up.startswith("-") else 1.0
@@ -98,7 +100,7 @@ def orbit_around(gaussians: Gaussians, num_frames: int, size: ImageSize, up: str
     flat = angles.cos()[:, None] * east + angles.sin()[:, None] * north
     focal = size.height / 2 / math.tan(FIELD_OF_VIEW / 2)
     narrow = math.atan(min(size) / 2 / focal)
-    distance = core_radius(gaussians) / math.sin(narrow)
+    distance = MARGIN * core_radius(gaussians) / math.sin(narrow)
     centres = focus + distance * (math.cos(ELEVATION) * flat + math.sin(ELEVATION) * axis)
     intrinsics = torch.tensor([focal, focal, size.width / 2, size.height / 2]).expand(num_frames, 4)
     return Cameras(look_at(centres, focus.expand_as(centres), axis), intrinsics, size)

@@ -49,9 +49,9 @@ def draw_sheet(
     input_labels: Sequence[str],
     compared: Sequence[Comparison],
 ) -> Image.Image:
-    """Draw at most MOST_INPUTS inputs, and below them a row of truth, rendering and error for at most MOST_COMPARED views.
+    """Draw inputs, and below them truth, rendering and error of views.
 
-    The views are taken evenly from those given.
+    At most MOST_INPUTS and MOST_COMPARED are shown, taken evenly from those given.
     """
     tile = tile_size(inputs.shape[-2], inputs.shape[-1])
     shown = spread(inputs.shape[0], MOST_INPUTS)

@@ -61,12 +61,17 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path, overwrite: 
     assert (tmp_path / "out" / "thesis.tex").read_text() == (tmp_path / "file").read_text() == "mine"
 
 
+def write_half(out: Path, what: BaseException) -> None:
+    with output_folder(out, overwrite=True) as folder:
+        (folder / "metrics.json").write_text("half")
+        raise what
+
+
 @pytest.mark.parametrize("what", [KeyboardInterrupt, RuntimeError])
 def test_an_interrupted_run_leaves_the_earlier_result(tmp_path: Path, what: type[BaseException]) -> None:
     write_result(tmp_path / "out", "old")
-    with pytest.raises(what), output_folder(tmp_path / "out", overwrite=True) as folder:
-        (folder / "metrics.json").write_text("half")
-        raise what
+    with pytest.raises(what):
+        write_half(tmp_path / "out", what())
     assert content(tmp_path / "out") == "old"
     assert not hidden(tmp_path)
 
