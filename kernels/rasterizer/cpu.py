@@ -135,7 +135,9 @@ class _Rasterize(torch.autograd.Function):
         }
         task = _task(inputs, (None, None, None), ctx.settings)
         pointers = _Gradients(*map(_pointer, given), *(_pointer(wanted.get(name)) for name in _DIFFERENTIABLE))
-        _raise_for(built.lrm_rasterize_backward(ctypes.byref(task), ctypes.byref(pointers), ctypes.c_void_p(ctx.kept.handle)))
+        _raise_for(
+            built.lrm_rasterize_backward(ctypes.byref(task), ctypes.byref(pointers), ctypes.c_void_p(ctx.kept.handle))
+        )
         return (None, None, *(wanted.get(name) for name in _ARRAYS))
 
 

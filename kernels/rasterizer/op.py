@@ -67,30 +67,25 @@ def rasterize(
     float64) the torch reference. Raises `BackendUnavailable` for a backend that cannot run here, `LrmTttError` for NaN
     or infinity. Kerbl et al. 2023, arXiv 2308.04079.
     """
-    if (sh is None) == (colors is None):
+    features = sh if sh is not None else colors
+    if features is None or (sh is not None and colors is not None):
         raise LrmTttError("rasterize takes either sh or colors: give exactly one of them")
-    if sh is not None and sh.shape[-2] not in SH_COUNTS:
-        raise LrmTttError(f"sh has {sh.shape[-2]} coefficients per channel; degrees 0 to 3 have {SH_COUNTS}")
     height, width = _height_width(image_size)
-    if not (height > 0 and width > 0 and 0 < near < far and eps2d >= 0):
-        raise LrmTttError(f"cannot draw {height}x{width} pixels with near={near}, far={far}, eps2d={eps2d}")
-    for name, tensor in (("world_to_cam", world_to_cam), ("intrinsics", intrinsics), ("background", background)):
-        _refuse_non_finite(name, tensor)
     run = _choose(backend, means)
     most = max_alpha if max_alpha is not None else gsplat.max_alpha() if run is gsplat.rasterize_gsplat else MAX_ALPHA
     settings = Settings(height, width, near, far, eps2d, antialiased, most, render_depth)
-    if run is rasterize_reference:
-        for name, tensor in (("means", means), ("wxyz", wxyz), ("scales", scales), ("opacities", opacities)):
-            _refuse_non_finite(name, tensor)
-        _refuse_non_finite("sh or colors", sh if sh is not None else colors)
+    _check(settings, sh)
+    gaussians = {"means": means, "wxyz": wxyz, "scales": scales, "opacities": opacities, "sh or colors": features}
+    cameras = {"world_to_cam": world_to_cam, "intrinsics": intrinsics}
+    # The native library looks at the Gaussians itself, for it reads them anyway.
+    _refuse_non_finite(cameras | (gaussians if run is rasterize_reference else {}))
 
-    batch = means.shape[:-2]
-    views = world_to_cam.shape[-3]
+    batch, views = means.shape[:-2], world_to_cam.shape[-3]
     if background is not None:
+        _refuse_non_finite({"background": background})
         background = background.expand(*batch, views, 3).reshape(batch.numel(), views, 3)
-    features = sh if sh is not None else colors
-    flat = [tensor.reshape(batch.numel(), *tensor.shape[len(batch) :]) for tensor in
-            (means, wxyz, scales, opacities, features, world_to_cam, intrinsics)]  # type: ignore[union-attr]
+    tensors = [*gaussians.values(), *cameras.values()]
+    flat = [tensor.reshape(batch.numel(), *tensor.shape[len(batch) :]) for tensor in tensors]
     drawn = run(*flat, background, settings)
     return Rasterized(*(None if image is None else image.reshape(*batch, *image.shape[1:]) for image in drawn))
 
@@ -142,6 +137,15 @@ def _height_width(image_size: Size | Sequence[int]) -> tuple[int, int]:
     return image_size.height, image_size.width
 
 
-def _refuse_non_finite(name: str, tensor: Tensor | None) -> None:
-    if tensor is not None and not bool(tensor.detach().isfinite().all()):
-        raise LrmTttError(f"the rasterizer was given {name} with NaN or infinity; look at what computes them")
+def _check(settings: Settings, sh: Tensor | None) -> None:
+    if sh is not None and sh.shape[-2] not in SH_COUNTS:
+        raise LrmTttError(f"sh has {sh.shape[-2]} coefficients per channel; degrees 0 to 3 have {SH_COUNTS}")
+    positive = settings.height > 0 and settings.width > 0 and 0 < settings.max_alpha < 1 and settings.eps2d >= 0
+    if not (positive and 0 < settings.near < settings.far):
+        raise LrmTttError(f"cannot draw with {settings}: sizes, near and max_alpha are positive, near is below far")
+
+
+def _refuse_non_finite(tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not bool(tensor.detach().isfinite().all()):
+            raise LrmTttError(f"the rasterizer was given {name} with NaN or infinity; look at what computes them")

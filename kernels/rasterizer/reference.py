@@ -1,5 +1,7 @@
 """The plain version, by the book: Gaussians are projected, sorted, and blended pixel by pixel in torch."""
 
+import functools
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -136,10 +138,12 @@ def _blend_patches(parts: list[Tensor], background: Tensor | None, settings: Set
         for left in range(0, settings.width, PATCH):
             size = (min(PATCH, settings.height - top), min(PATCH, settings.width - left))
             touching = _touching(centers, extents, left, top, size)
-            chosen = [part[touching] for part in parts]
+            center, covariance, alpha, channels = (part[touching] for part in parts)
+            blend = functools.partial(
+                _blend, center, covariance, alpha, channels, left, top, size, background, settings
+            )
             # Dense patches are blended again in the backward pass rather than kept.
-            patch = checkpoint(_blend, *chosen, left, top, size, background, settings, use_reentrant=False)
-            row.append(patch)
+            row.append(checkpoint(blend, use_reentrant=False) if torch.is_grad_enabled() else blend())
         rows.append(torch.cat(row, 2))
     return torch.cat(rows, 1)
 
@@ -165,9 +169,8 @@ def _blend(
     settings: Settings,
 ) -> Float[Tensor, "5 patch_h patch_w"]:
     """Blend sorted Gaussians front to back into one patch. Channels are colour, one, depth."""
-    options = {"dtype": centers.dtype, "device": centers.device}
-    y = torch.arange(top, top + size[0], **options) + 0.5
-    x = torch.arange(left, left + size[1], **options) + 0.5
+    y = torch.arange(top, top + size[0], dtype=centers.dtype, device=centers.device) + 0.5
+    x = torch.arange(left, left + size[1], dtype=centers.dtype, device=centers.device) + 0.5
     pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
     offsets = pixels - centers[:, None]
     sigma = 0.5 * torch.einsum("mpi,mij,mpj->mp", offsets, torch.linalg.inv(covariances), offsets)

@@ -30,14 +30,17 @@ static inline void bin_records(const Context& context, const Record* records, ui
                                Bin& bin) {
     for (uint32_t i = 0; i < count; ++i) {
         const Record& r = records[i];
-        const int x0 = tile_index(r.x - r.extent_x, context.tiles_x), x1 = tile_index(r.x + r.extent_x, context.tiles_x);
-        const int y0 = tile_index(r.y - r.extent_y, context.tiles_y), y1 = tile_index(r.y + r.extent_y, context.tiles_y);
+        const int x0 = tile_index(r.x - r.extent_x, context.tiles_x);
+        const int x1 = tile_index(r.x + r.extent_x, context.tiles_x);
+        const int y0 = tile_index(r.y - r.extent_y, context.tiles_y);
+        const int y1 = tile_index(r.y + r.extent_y, context.tiles_y);
         const uint32_t begin = bin.count, most = static_cast<uint32_t>((x1 - x0 + 1) * (y1 - y0 + 1));
         if (bin.capacity - begin < most) bin.grow(most);
         Entry* next = bin.entries.get<Entry>() + begin;
         for (int ty = y0; ty <= y1; ++ty)
             for (int tx = x0; tx <= x1; ++tx) {
-                const uint32_t blocks = touched_blocks(r, static_cast<float>(tx * kTile), static_cast<float>(ty * kTile));
+                const float left = static_cast<float>(tx * kTile), top = static_cast<float>(ty * kTile);
+                const uint32_t blocks = touched_blocks(r, left, top);
                 *next = {static_cast<uint32_t>(ty * context.tiles_x + tx), static_cast<uint16_t>(blocks)};
                 next += blocks != 0;
             }

@@ -17,7 +17,8 @@ static inline void gather_slots(const Context& context, int image, int block, ui
     const float* gradients = lists.slot_gradients.get<float>();
     const uint8_t* used = lists.slot_used.get<uint8_t>();
     const size_t start = context.block_starts.get<uint32_t>()[static_cast<size_t>(image) * context.blocks + block];
-    const uint32_t first_slot = context.bins[static_cast<size_t>(image) * context.chunks + block / kChunkBlocks].first_slot;
+    const size_t bin = static_cast<size_t>(image) * context.chunks + block / kChunkBlocks;
+    const uint32_t first_slot = context.bins[bin].first_slot;
     const uint32_t* range = context.record_entries.get<uint32_t>() + 2 * (image * context.records_per_image() + start);
     for (int lane = 0; lane < kLanes; ++lane) {
         moments[lane] = zero();
@@ -107,7 +108,8 @@ static inline void view_backward(const LrmTask& task, const View& view, const Si
     const Vec3 r0 = set3(view.r[0]), r1 = set3(view.r[1]), r2 = set3(view.r[2]);
     const F16 minus_one = set1(-1.0f);
     const F16 ku = set1(view.fx) * p.inverse_z, kv = set1(view.fy) * p.inverse_z;
-    const F16 grad_clipped_x = minus_one * ku * dot(grad_row_u, r2), grad_clipped_y = minus_one * kv * dot(grad_row_v, r2);
+    const F16 grad_clipped_x = minus_one * ku * dot(grad_row_u, r2);
+    const F16 grad_clipped_y = minus_one * kv * dot(grad_row_v, r2);
     F16 grad_x_over_z = select((p.x_over_z >= set1(view.x_low)) & (p.x_over_z <= set1(view.x_high)), grad_clipped_x);
     F16 grad_y_over_z = select((p.y_over_z >= set1(view.y_low)) & (p.y_over_z <= set1(view.y_high)), grad_clipped_y);
     const F16 grad_px = minus_one * fma(p.a, m[kSx], p.b * m[kSy]);
@@ -190,8 +192,17 @@ static inline void store_gradients(const LrmGradients& out, size_t row, int coun
     store_columns(q, 4, count, out.wxyz + 4 * row);
 }
 
-static inline void clear_floats(float* p, size_t count) {
-    if (p) std::memset(p, 0, count * sizeof(float));
+static inline void clear_rows(float* p, size_t row, int count, int width) {
+    if (p) std::memset(p + row * width, 0, sizeof(float) * count * width);
+}
+
+// The gradients of Gaussians that no view sees.
+static inline void clear_gradients(const LrmGradients& out, size_t row, int count, int features) {
+    clear_rows(out.means, row, count, 3);
+    clear_rows(out.wxyz, row, count, 4);
+    clear_rows(out.scales, row, count, 3);
+    clear_rows(out.opacities, row, count, 1);
+    clear_rows(out.features, row, count, features);
 }
 
 static void project_chunk_backward(const LrmTask& task, const LrmGradients& out, Context& context, int scene,
@@ -201,42 +212,39 @@ static void project_chunk_backward(const LrmTask& task, const LrmGradients& out,
     const int last_block = first_block + kChunkBlocks < context.blocks ? first_block + kChunkBlocks : context.blocks;
     const int first_image = scene * task.views;
     const bool want_camera = out.world_to_cam || out.centers;
-    const uint16_t* masks = context.block_masks.get<uint16_t>();
-    float* all_sums = context.camera_sums.get<float>();
-    if (want_camera)
-        for (int v = 0; v < task.views; ++v)
-            clear_floats(all_sums + (static_cast<size_t>(first_image + v) * context.chunks + chunk) * kCameraSums * kLanes,
-                         kCameraSums * kLanes);
+    const auto visible_in = [&](int image, int block) {
+        return context.block_masks.get<uint16_t>()[static_cast<size_t>(image) * context.blocks + block];
+    };
+    const auto sums_of = [&](int image) {
+        const size_t number = static_cast<size_t>(image) * context.chunks + chunk;
+        return want_camera ? context.camera_sums.get<float>() + number * kCameraSums * kLanes : nullptr;
+    };
+    for (int v = 0; v < task.views; ++v) clear_rows(sums_of(first_image + v), 0, kCameraSums, kLanes);
     alignas(64) float columns[48 * kLanes], columns_gradient[48 * kLanes];
     for (int block = first_block; block < last_block; ++block) {
         const int first = block * kLanes;
         const int count = task.gaussians - first < kLanes ? task.gaussians - first : kLanes;
         const size_t row = static_cast<size_t>(scene) * task.gaussians + first;
         uint32_t seen = 0;
-        for (int v = 0; v < task.views; ++v) seen |= masks[static_cast<size_t>(first_image + v) * context.blocks + block];
+        for (int v = 0; v < task.views; ++v) seen |= visible_in(first_image + v, block);
         if (!seen) {
-            clear_floats(out.means ? out.means + 3 * row : nullptr, 3 * count);
-            clear_floats(out.wxyz ? out.wxyz + 4 * row : nullptr, 4 * count);
-            clear_floats(out.scales ? out.scales + 3 * row : nullptr, 3 * count);
-            clear_floats(out.opacities ? out.opacities + row : nullptr, count);
-            clear_floats(out.features ? out.features + features * row : nullptr, static_cast<size_t>(features) * count);
+            clear_gradients(out, row, count, features);
             continue;
         }
         Sixteen g;
         load_sixteen(task, row, count, g);
         load_features(task.features + row * features, features, count, columns);
-        clear_floats(columns_gradient, static_cast<size_t>(features) * kLanes);
+        clear_rows(columns_gradient, 0, features, kLanes);
         const Vec3 none = {zero(), zero(), zero()};
         SixteenGradients grad = {none, zero(), {none, none, none}};
         for (int v = 0; v < task.views; ++v) {
             const int image = first_image + v;
-            const uint32_t visible = masks[static_cast<size_t>(image) * context.blocks + block];
+            const uint32_t visible = visible_in(image, block);
             if (!visible) continue;
             F16 moments[16];
             gather_slots(context, image, block, visible, moments);
-            float* sums = want_camera ? all_sums + (static_cast<size_t>(image) * context.chunks + chunk) * kCameraSums * kLanes : nullptr;
             view_backward(task, view_of(task, image), g, mask_from_bits((1u << count) - 1u), visible, moments, columns,
-                          grad, columns_gradient, sums);
+                          grad, columns_gradient, sums_of(image));
         }
         store_gradients(out, row, count, g, grad);
         if (out.features) store_features(columns_gradient, features, count, out.features + row * features);

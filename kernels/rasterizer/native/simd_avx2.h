@@ -101,7 +101,8 @@ static inline void store_rows(float* p, int64_t stride, F16 a) {
 static inline uint32_t bit_of_words(const uint16_t* words, int bit) {
     const __m128i shift = _mm_cvtsi32_si128(15 - bit);
     const __m256i* p = reinterpret_cast<const __m256i*>(words);
-    const __m256i a = _mm256_sll_epi16(_mm256_loadu_si256(p), shift), b = _mm256_sll_epi16(_mm256_loadu_si256(p + 1), shift);
+    const __m256i a = _mm256_sll_epi16(_mm256_loadu_si256(p), shift);
+    const __m256i b = _mm256_sll_epi16(_mm256_loadu_si256(p + 1), shift);
     // Packing with saturation keeps the sign, which is the bit, but mixes the halves.
     const __m256i signs = _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8);
     return static_cast<uint32_t>(_mm256_movemask_epi8(signs));

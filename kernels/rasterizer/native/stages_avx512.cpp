@@ -1,5 +1,5 @@
-// The stages for processors with AVX-512 F, BW, DQ and VL. Headers with code live in an unnamed namespace, so that the copies of the
-// three instruction sets never meet in the linker.
+// The stages for processors with AVX-512 F, BW, DQ and VL.
+// Headers with code live in an unnamed namespace, so that the copies of the instruction sets never meet in the linker.
 #include "simd_avx512.h"
 
 #include <cstring>

@@ -1,5 +1,5 @@
-// The stages for any processor. Headers with code live in an unnamed namespace, so that the copies of the
-// three instruction sets never meet in the linker.
+// The stages for any processor.
+// Headers with code live in an unnamed namespace, so that the copies of the instruction sets never meet in the linker.
 #include "simd_portable.h"
 
 #include <cstring>

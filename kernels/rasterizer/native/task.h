@@ -153,6 +153,10 @@ struct Context {
     LRM_INLINE size_t pixels_per_image() const { return static_cast<size_t>(tiles) * kTile * kTile; }
 };
 
+// A context that nobody else uses, with memory from earlier calls if there were any; and its return.
+Context* take_context();
+void give_back(Context* context);
+
 // Where a tile's batches are among those of its image; leaves room for a last batch that is not full.
 LRM_INLINE size_t first_batch(uint32_t tile_begin, int tile) { return tile_begin / kBatch + static_cast<size_t>(tile); }
 

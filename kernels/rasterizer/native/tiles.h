@@ -12,13 +12,21 @@ struct Batch {
     alignas(64) Record records[kBatch];
 };
 
+// The first pixel of a block of a tile.
+struct Corner {
+    int left, top;
+};
+static inline Corner block_corner(const Context& context, int tile, int block) {
+    return {tile % context.tiles_x * kTile + block % 4 * 4, tile / context.tiles_x * kTile + block / 4 * 4};
+}
+
 // Pixel centres of a block, lane by lane.
 static inline void block_pixels(const Context& context, int tile, int block, F16& x, F16& y) {
     alignas(64) static const float columns[16] = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3};
     alignas(64) static const float rows[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
-    const int left = tile % context.tiles_x * kTile + block % 4 * 4, top = tile / context.tiles_x * kTile + block / 4 * 4;
-    x = load(columns) + set1(static_cast<float>(left) + 0.5f);
-    y = load(rows) + set1(static_cast<float>(top) + 0.5f);
+    const Corner corner = block_corner(context, tile, block);
+    x = load(columns) + set1(static_cast<float>(corner.left) + 0.5f);
+    y = load(rows) + set1(static_cast<float>(corner.top) + 0.5f);
 }
 
 static inline F16 sigma_at(const Record& r, F16 x, F16 y) {
@@ -28,16 +36,19 @@ static inline F16 sigma_at(const Record& r, F16 x, F16 y) {
 
 // Blocks of the tile with at least one pixel inside the image.
 static inline uint32_t blocks_inside(const LrmTask& task, const Context& context, int tile) {
-    const int left = tile % context.tiles_x * kTile, top = tile / context.tiles_x * kTile;
     uint32_t inside = 0;
-    for (int block = 0; block < 16; ++block)
-        if (left + block % 4 * 4 < task.width && top + block / 4 * 4 < task.height) inside |= 1u << block;
+    for (int block = 0; block < 16; ++block) {
+        const Corner corner = block_corner(context, tile, block);
+        if (corner.left < task.width && corner.top < task.height) inside |= 1u << block;
+    }
     return inside;
 }
 
 // Copy 4 x 4 pixels of a plane to sixteen lanes; pixels outside the image read zero.
-static inline F16 load_block(const float* plane, int width, int height, int left, int top) {
-    if (left + 4 <= width && top + 4 <= height) return load_rows(plane + static_cast<size_t>(top) * width + left, width);
+static inline F16 load_block(const float* plane, int width, int height, Corner corner) {
+    const int left = corner.left, top = corner.top;
+    if (left + 4 <= width && top + 4 <= height)
+        return load_rows(plane + static_cast<size_t>(top) * width + left, width);
     alignas(64) float lanes[16] = {};
     for (int i = 0; i < 16; ++i)
         if (left + i % 4 < width && top + i / 4 < height)
@@ -45,7 +56,8 @@ static inline F16 load_block(const float* plane, int width, int height, int left
     return load(lanes);
 }
 
-static inline void store_block(float* plane, int width, int height, int left, int top, F16 value) {
+static inline void store_block(float* plane, int width, int height, Corner corner, F16 value) {
+    const int left = corner.left, top = corner.top;
     if (left + 4 <= width && top + 4 <= height) {
         store_rows(plane + static_cast<size_t>(top) * width + left, width, value);
         return;
@@ -105,7 +117,8 @@ static inline void draw_block(const LrmTask& task, const Batch& batch, float fir
     pixels.depth = depth, pixels.alpha = sum;
 }
 
-static void finish_tile(const LrmTask& task, Context& context, int image, int tile, uint32_t inside, const Pixels* pixels) {
+static void finish_tile(const LrmTask& task, Context& context, int image, int tile, uint32_t inside,
+                        const Pixels* pixels) {
     const size_t saved = image * context.pixels_per_image() + static_cast<size_t>(tile) * 256;
     const size_t area = static_cast<size_t>(task.width) * task.height;
     const float* back = task.background ? task.background + 3 * static_cast<size_t>(image) : nullptr;
@@ -113,15 +126,15 @@ static void finish_tile(const LrmTask& task, Context& context, int image, int ti
     for (int block = 0; block < 16; ++block) {
         if (!(inside >> block & 1u)) continue;
         const Pixels& p = pixels[block];
-        const int left = tile % context.tiles_x * kTile + block % 4 * 4, top = tile / context.tiles_x * kTile + block / 4 * 4;
+        const Corner corner = block_corner(context, tile, block);
         const F16 channels[3] = {p.red, p.green, p.blue};
         for (int c = 0; c < 3; ++c) {
             const F16 value = back ? fma(p.transmittance, set1(back[c]), channels[c]) : channels[c];
-            store_block(planes + c * area, task.width, task.height, left, top, value);
+            store_block(planes + c * area, task.width, task.height, corner, value);
         }
         const F16 depth = p.depth / max(p.alpha, set1(1e-10f));
-        store_block(task.alphas + area * image, task.width, task.height, left, top, p.alpha);
-        if (task.depths) store_block(task.depths + area * image, task.width, task.height, left, top, depth);
+        store_block(task.alphas + area * image, task.width, task.height, corner, p.alpha);
+        if (task.depths) store_block(task.depths + area * image, task.width, task.height, corner, depth);
         store(context.transmittance.get<float>() + saved + 16 * block, p.transmittance);
         store(context.ends.get<float>() + saved + 16 * block, p.end);
         store(context.alpha.get<float>() + saved + 16 * block, p.alpha);
@@ -141,7 +154,8 @@ static inline void fill_batch(const Image& lists, const Record* records, uint32_
     }
     for (int block = 0; block < 16; ++block)
         for (int word = 0; word < kBatch / 64; ++word) {
-            const uint64_t low = bit_of_words(blocks + 64 * word, block), high = bit_of_words(blocks + 64 * word + 32, block);
+            const uint64_t low = bit_of_words(blocks + 64 * word, block);
+            const uint64_t high = bit_of_words(blocks + 64 * word + 32, block);
             touching.words[block][word] = low | high << 32;
         }
 }

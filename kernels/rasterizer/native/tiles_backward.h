@@ -21,15 +21,16 @@ struct Waiting {
 static inline PixelGradients pixel_gradients(const LrmTask& task, const LrmGradients& grads, const Context& context,
                                              int image, int tile, int block, float* background_sums) {
     const size_t area = static_cast<size_t>(task.width) * task.height;
-    const int left = tile % context.tiles_x * kTile + block % 4 * 4, top = tile / context.tiles_x * kTile + block / 4 * 4;
+    const Corner corner = block_corner(context, tile, block);
     const size_t saved = image * context.pixels_per_image() + static_cast<size_t>(tile) * 256 + 16 * block;
-    PixelGradients p = {load(context.transmittance.get<float>() + saved), zero(), zero(), zero(), zero(), zero(), zero(),
-                        load(context.ends.get<float>() + saved)};
+    const F16 none = zero();
+    PixelGradients p = {none, none, none, none, none, none, none, load(context.ends.get<float>() + saved)};
+    p.transmittance = load(context.transmittance.get<float>() + saved);
     if (grads.colors) {
         const float* planes = grads.colors + 3 * area * image;
-        p.red = load_block(planes, task.width, task.height, left, top);
-        p.green = load_block(planes + area, task.width, task.height, left, top);
-        p.blue = load_block(planes + 2 * area, task.width, task.height, left, top);
+        p.red = load_block(planes, task.width, task.height, corner);
+        p.green = load_block(planes + area, task.width, task.height, corner);
+        p.blue = load_block(planes + 2 * area, task.width, task.height, corner);
         if (task.background) {
             const float* back = task.background + 3 * static_cast<size_t>(image);
             const F16 sum = fma(p.red, set1(back[0]), fma(p.green, set1(back[1]), p.blue * set1(back[2])));
@@ -39,10 +40,10 @@ static inline PixelGradients pixel_gradients(const LrmTask& task, const LrmGradi
         store(background_sums + 16, fma(p.transmittance, p.green, load(background_sums + 16)));
         store(background_sums + 32, fma(p.transmittance, p.blue, load(background_sums + 32)));
     }
-    if (grads.alphas) p.alpha = load_block(grads.alphas + area * image, task.width, task.height, left, top);
+    if (grads.alphas) p.alpha = load_block(grads.alphas + area * image, task.width, task.height, corner);
     if (grads.depths) {
         const F16 alpha = load(context.alpha.get<float>() + saved);
-        const F16 grad = load_block(grads.depths + area * image, task.width, task.height, left, top);
+        const F16 grad = load_block(grads.depths + area * image, task.width, task.height, corner);
         p.depth = select(alpha > set1(1e-10f), grad / alpha);
         p.alpha = fnma(p.depth, load(context.depth.get<float>() + saved), p.alpha);
     }
@@ -90,8 +91,8 @@ static inline void flush(Waiting& waiting, const PixelGradients& p, F16 x, F16 y
 }
 
 // Go through the batch's Gaussians from back to front, undoing the blending of one block.
-static inline void block_backward(const LrmTask& task, const Batch& batch, const uint64_t* taken, F16 x, F16 y, float first,
-                                  PixelGradients& p, Waiting& waiting, float* accumulators) {
+static inline void block_backward(const LrmTask& task, const Batch& batch, const uint64_t* taken, F16 x, F16 y,
+                                  float first, PixelGradients& p, Waiting& waiting, float* accumulators) {
     const F16 least = set1(kMinAlpha), most = set1(task.max_alpha), one = set1(1.0f);
     F16 t = p.transmittance, behind = p.behind;
     for (int word = kBatch / 64 - 1; word >= 0; --word)
