@@ -1,4 +1,4 @@
-"""How near an image is to the truth: PSNR and SSIM, with the variant in words, for variants differ more than methods."""
+"""How near an image is to the truth: PSNR and SSIM, with the variant in words: they differ more than methods do."""
 
 import dataclasses
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from lrm_ttt.scene.views import Views
 ROUND_TRIP_VIEWS = 16
 
 
+@runtime_checkable
 class Scores(Protocol):
     """Scores of images against the truth, one by one and in the mean (eval/metrics.py)."""
 
@@ -33,6 +34,7 @@ class Scores(Protocol):
     def mean_ssim(self) -> float | None: ...
 
 
+@runtime_checkable
 class Metrics(Protocol):
     """How images are scored. Metrics stand above the front doors, so whoever runs one hands them in."""
 
@@ -68,8 +70,8 @@ def check_ply(
 ) -> Check:
     """Render every view from the file; from ROUND_TRIP_VIEWS of them also from the model's Gaussians in its own frame.
 
-    The gap is the difference between the mean PSNR of the two over the same views, in dB: 0 but for rounding, unless the
-    way back to the capture's frame or the file is wrong.
+    The gap is the difference between the mean PSNR of the two over the same views, in dB: 0 but for rounding, unless
+    the way back to the capture's frame or the file is wrong.
     """
     views = (
         inputs

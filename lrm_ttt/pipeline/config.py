@@ -106,7 +106,7 @@ class RenderConfig:
             raise InvalidConfig(f"--num-frames {self.num_frames}: at least one.")
         if self.image_size is not None and not 1 <= min(self.image_size) <= max(self.image_size) <= MOST_PIXELS_A_SIDE:
             raise InvalidConfig(
-                f"--image-size {self.image_size[0]} {self.image_size[1]}: each side is 1 to {MOST_PIXELS_A_SIDE} pixels."
+                f"--image-size {self.image_size[0]} {self.image_size[1]}: each is 1 to {MOST_PIXELS_A_SIDE} pixels."
             )
         check_color(self.background)
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -12,6 +13,9 @@ from lrm_ttt.render.render import render
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.similarity import focus_point
 from lrm_ttt.scene.views import Views
+
+NEIGHBOURS = 3
+WIDTH, MOST_GROWTH = 0.8, 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +54,7 @@ def refine(
     `near` is in the units of the Gaussians, `advance` hears how many steps are done.
     """
     extent = float((views.cameras.centres - focus_point(views.cameras)).norm(dim=-1).mean())
-    stored = {name: tensor.requires_grad_() for name, tensor in encode(gaussians).items()}
+    stored = {name: tensor.requires_grad_() for name, tensor in encode(widened(gaussians)).items()}
     optimiser = torch.optim.Adam(parameter_groups(stored, config, extent), eps=1e-15, fused=True)
     loss_of = RefineLoss(*views.image_size, views.images.device)
     order: list[int] = []
@@ -66,6 +70,24 @@ def refine(
         optimiser.step()
         advance(step + 1, config.steps)
     return decode(stored).detach()
+
+
+def widened(gaussians: Gaussians) -> Gaussians:
+    """Return the Gaussians of one scene grown until neighbours overlap.
+
+    A model places them a pixel apart in its own views; from other views gaps show, which optimisation on the inputs does
+    not see. A scale of WIDTH times the distance to the nearest NEIGHBOURS (root mean square, as 3D Gaussian splatting
+    starts) gained 0.1 to 2.1 dB on held-out views: CHANGELOG.md. None shrinks, and none grows by more than MOST_GROWTH.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    if gaussians.num_gaussians <= NEIGHBOURS:
+        return gaussians
+    means = gaussians.means.detach().cpu().numpy()
+    apart = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(means).kneighbors()[0]
+    wanted = WIDTH * torch.from_numpy(np.sqrt((apart**2).mean(-1))).to(gaussians.scales)
+    growth = (wanted / gaussians.scales.mean(-1).clamp(min=1e-12)).clamp(1, MOST_GROWTH)
+    return dataclasses.replace(gaussians, scales=gaussians.scales * growth[:, None])
 
 
 def parameter_groups(stored: dict[str, Tensor], config: RefineConfig, extent: float) -> list[dict[str, object]]:

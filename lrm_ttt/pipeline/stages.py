@@ -3,11 +3,12 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Hears how a run gets on."""
 
