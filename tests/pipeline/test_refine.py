@@ -1,11 +1,13 @@
 """Refinement: an encoding without loss, a loss that is what it says, and images that fit better."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.nn.functional import conv2d
 
 from lrm_ttt.pipeline.reconstruct import NEAR, Reconstruction, draw, normalise, reconstruct
-from lrm_ttt.pipeline.refine import RefineConfig, decode, encode, refine
+from lrm_ttt.pipeline.refine import MOST_GROWTH, WIDTH, RefineConfig, decode, encode, refine, widened
 from lrm_ttt.pipeline.refine_loss import RefineLoss
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.views import Views
@@ -60,3 +62,16 @@ def test_the_structural_part_is_ssim() -> None:
 def test_the_loss_of_the_truth_is_zero_at_any_size(size: tuple[int, int]) -> None:
     images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(3))
     assert float(RefineLoss(*size, torch.device("cpu"))(images, images)) == pytest.approx(0, abs=1e-6)
+
+
+def test_gaussians_grow_until_neighbours_overlap_and_never_shrink() -> None:
+    axis = torch.arange(4.0)
+    means = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    scales = torch.full((64, 3), 0.4) * torch.tensor([1.0, 0.5, 1.5])
+    wxyz = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(64, 4)
+    gaussians = Gaussians(means, scales, wxyz, torch.full((64,), 0.5), torch.zeros(64, 1, 3))
+    # The three nearest of a grid are one apart, so the mean scale becomes WIDTH and the shape stays.
+    torch.testing.assert_close(widened(gaussians).scales, scales * (WIDTH / 0.4))
+    wide, thin = dataclasses.replace(gaussians, scales=scales * 9), dataclasses.replace(gaussians, scales=scales / 99)
+    assert torch.equal(widened(wide).scales, wide.scales)
+    torch.testing.assert_close(widened(thin).scales, thin.scales * MOST_GROWTH)
