@@ -14,6 +14,7 @@ from lrm_ttt import cli
 from lrm_ttt.errors import LrmTttError
 from lrm_ttt.model.checkpoint import save_pretrained
 from lrm_ttt.pipeline.memory import out_of_memory_explained
+from tests.cli.typed import refused
 from tests.helpers.shared import CHECKOUT
 from tests.pipeline.make import make_model, write_capture, write_checkpoint
 
@@ -58,10 +59,8 @@ def words(place: Path, *more: str) -> list[str]:
 def test_bad_flags(place: Path, flags: list[str], said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     flags = [str(place / "foreign") if flag == "FOREIGN" else flag for flag in flags]
     out = place / "results" / "out"
-    assert cli.main(words(place, "-o", str(out), *flags)) == cli.USERS_MISTAKE
-    messages = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lrm-ttt reconstruct:")]
-    assert len(messages) == 1
-    assert all(word in messages[0] for word in said), messages[0]
+    message = refused(words(place, "-o", str(out), *flags), capsys)
+    assert all(word in message for word in said), message
     assert not list((place / "results").iterdir())
 
 

@@ -1,4 +1,4 @@
-"""A small procedural capture on disk, and a small model with random weights, which the evidence head makes a fair one."""
+"""A small procedural capture on disk, and a small random model, which its evidence head makes a fair one."""
 
 import json
 from pathlib import Path

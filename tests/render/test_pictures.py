@@ -1,5 +1,6 @@
 """Pictures and videos show what they were given."""
 
+import itertools
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -43,7 +44,7 @@ def test_a_spread_is_even_and_within(count: int, most: int) -> None:
     chosen = spread(count, most)
     assert len(chosen) == len(set(chosen)) == min(count, most)
     assert chosen[0] == 0 and (most == 1 or chosen[-1] == count - 1)
-    gaps = [b - a for a, b in zip(chosen, chosen[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(chosen)]
     assert not gaps or max(gaps) - min(gaps) <= 1
 
 
