@@ -87,7 +87,9 @@ def rasterize(
     tensors = [*gaussians.values(), *cameras.values()]
     flat = [tensor.reshape(batch.numel(), *tensor.shape[len(batch) :]) for tensor in tensors]
     drawn = run(*flat, background, settings)
-    return Rasterized(*(None if image is None else image.reshape(*batch, *image.shape[1:]) for image in drawn))
+    depths = None if drawn.depths is None else drawn.depths.reshape(*batch, *drawn.depths.shape[1:])
+    colored, alphas = (image.reshape(*batch, *image.shape[1:]) for image in drawn[:2])
+    return Rasterized(colored, alphas, depths)
 
 
 def available_backends(device: torch.device | str = "cpu") -> dict[str, str]:

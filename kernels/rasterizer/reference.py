@@ -1,11 +1,13 @@
 """The plain version, by the book: Gaussians are projected, sorted, and blended pixel by pixel in torch."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from lrm_ttt.kernels.rasterizer.constants import (
     CLIP_MARGIN,
@@ -34,8 +36,8 @@ def rasterize_reference(
 ) -> Rasterized:
     """Draw Gaussians as 3D Gaussian splatting does (Kerbl et al. 2023, arXiv 2308.04079), with gsplat's conventions.
 
-    `features` are spherical harmonics, or plain colours. Works in the dtype and on the device of the inputs. Every
-    operation is differentiable in every input; there is no gradient through the order, the thresholds and the cuts.
+    `features` are spherical harmonics, or plain colours. Works in the dtype and on the device of the inputs.
+    Differentiable once in every input; there is no gradient through the order, the thresholds and the cuts.
     """
     images = []
     for scene in range(means.shape[0]):
@@ -126,6 +128,29 @@ def _draw(
     return _blend_patches(parts, background, settings)
 
 
+class _Recomputed(torch.autograd.Function):
+    """Call a function of tensors (or None), keep only its arguments, and call it again in the backward pass.
+
+    Dense patches would fill the memory otherwise. `torch.utils.checkpoint` does the same, and takes seconds to import.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Tensor], *arguments: Tensor | None) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(*arguments)
+        return function(*arguments)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[1:]
+        leaves = [None if a is None else a.detach() for a in ctx.saved_tensors]
+        wanted = [leaf.requires_grad_() for leaf, need in zip(leaves, needed, strict=True) if need and leaf is not None]
+        with torch.enable_grad():
+            found = iter(torch.autograd.grad(ctx.function(*leaves), wanted, gradient))
+        return (None, *(next(found) if need else None for need in needed))
+
+
 def _blend_patches(parts: list[Tensor], background: Tensor | None, settings: Settings) -> Float[Tensor, "5 h w"]:
     """Draw the image in patches, each against the Gaussians whose bounding box touches it."""
     centers, covariances, opacity, _ = (part.detach() for part in parts)
@@ -138,12 +163,8 @@ def _blend_patches(parts: list[Tensor], background: Tensor | None, settings: Set
         for left in range(0, settings.width, PATCH):
             size = (min(PATCH, settings.height - top), min(PATCH, settings.width - left))
             touching = _touching(centers, extents, left, top, size)
-            center, covariance, alpha, channels = (part[touching] for part in parts)
-            blend = functools.partial(
-                _blend, center, covariance, alpha, channels, left, top, size, background, settings
-            )
-            # Dense patches are blended again in the backward pass rather than kept.
-            row.append(checkpoint(blend, use_reentrant=False) if torch.is_grad_enabled() else blend())
+            blend = functools.partial(_blend, left=left, top=top, size=size, settings=settings)
+            row.append(_Recomputed.apply(blend, *(part[touching] for part in parts), background))
         rows.append(torch.cat(row, 2))
     return torch.cat(rows, 1)
 
@@ -162,10 +183,11 @@ def _blend(
     covariances: Float[Tensor, "m 2 2"],
     opacity: Float[Tensor, " m"],
     channels: Float[Tensor, "m 5"],
+    background: Float[Tensor, "3"] | None,
+    *,
     left: int,
     top: int,
     size: tuple[int, int],
-    background: Float[Tensor, "3"] | None,
     settings: Settings,
 ) -> Float[Tensor, "5 patch_h patch_w"]:
     """Blend sorted Gaussians front to back into one patch. Channels are colour, one, depth."""
