@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,9 @@ def test_an_interrupted_run_leaves_the_earlier_result(
     (out / "metrics.json").write_text("earlier")
     flags = ["-o", str(out), "--overwrite", "--refine", "1000000"]
     command = [sys.executable, "-m", "lrm_ttt.cli", *words(place, *flags)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT) as process:
+    # A shell starts background jobs, these tests perhaps among them, with SIGINT ignored, and children inherit that.
+    restore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT, preexec_fn=restore) as process:
         assert process.stderr is not None
         for line in process.stderr:
             # The stage before the refinement has ended.
