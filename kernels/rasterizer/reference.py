@@ -147,7 +147,7 @@ class _Recomputed(torch.autograd.Function):
         leaves = [None if a is None else a.detach() for a in ctx.saved_tensors]
         wanted = [leaf.requires_grad_() for leaf, need in zip(leaves, needed, strict=True) if need and leaf is not None]
         with torch.enable_grad():
-            found = iter(torch.autograd.grad(ctx.function(*leaves), wanted, gradient))
+            found = iter(torch.autograd.grad((ctx.function(*leaves) * gradient).sum(), wanted))
         return (None, *(next(found) if need else None for need in needed))
 
 

@@ -1,5 +1,6 @@
 """The native backend against the plain version in float64: values, every gradient, and what must not matter."""
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -29,16 +30,24 @@ def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     cpu.instruction_set(cpu.INSTRUCTION_SETS[-1])
 
 
+def weighted_sum(drawn: Rasterized) -> Tensor:
+    """Return a sum of all pixels with random weights, always the same."""
+    generator = torch.Generator().manual_seed(3)
+    sums = []
+    for image in drawn:
+        if image is not None:
+            weights = torch.randn(image.shape, generator=generator, dtype=torch.float64)
+            sums.append((image * weights.to(image.dtype)).sum())
+    return torch.stack(sums).sum()
+
+
 def draw_with_gradients(
-    scene: dict[str, Tensor], size: tuple[int, int], backend: str, seed: int = 3, **options: object
+    scene: dict[str, Tensor], size: tuple[int, int], backend: str, **options: object
 ) -> tuple[Rasterized, dict[str, Tensor]]:
     """Draw in the dtype of the scene, and return gradients of a random sum of all outputs."""
     leaves = {name: tensor.clone().requires_grad_(name != "intrinsics") for name, tensor in scene.items()}
     drawn = rasterize(**leaves, image_size=size, backend=backend, **options)
-    generator = torch.Generator().manual_seed(seed)
-    images = [image for image in drawn if image is not None]
-    weights = [torch.randn(image.shape, generator=generator, dtype=torch.float64).to(image.dtype) for image in images]
-    torch.autograd.backward(images, weights)
+    weighted_sum(drawn).backward()
     gradients = {}
     for name, leaf in leaves.items():
         if name != "intrinsics":
@@ -157,18 +166,15 @@ def test_gradients_of_one_output_alone(asked: int) -> None:
             assert (given - right).norm() / right.norm() < GRADIENT_ERROR, name
 
 
-def test_nothing_is_left_uninitialised() -> None:
+def test_nothing_is_left_uninitialised(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = random_scene(200, 40, 40, num_views=2, seed=9)
     # Most of the Gaussians are out of sight.
     scene["means"] = 8 * scene["means"]
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        # Torch now fills new tensors with NaN.
-        assert torch.empty(3).isnan().all()
-        drawn, gradients = draw_with_gradients(scene, (40, 40), "cpu")
-    finally:
-        torch.use_deterministic_algorithms(before)
+    monkeypatch.setattr(torch, "empty", lambda *shape: torch.full(*shape, math.nan))
+    monkeypatch.setattr(Tensor, "new_empty", lambda _, *shape: torch.full(shape, math.nan))
+    monkeypatch.setattr(torch, "empty_like", lambda tensor: torch.full_like(tensor, math.nan))
+    assert torch.empty([3]).isnan().all()
+    drawn, gradients = draw_with_gradients(scene, (40, 40), "cpu")
     for tensor in (*drawn, *gradients.values()):
         assert tensor.isfinite().all()
 
@@ -195,10 +201,9 @@ def test_two_graphs_at_once_and_one_twice() -> None:
         scene["means"].requires_grad_()
         images.append(rasterize(**scene, image_size=(24, 24), backend="cpu"))
     for scene, drawn, expected in zip((first, second), images, alone, strict=True):
-        generator = torch.Generator().manual_seed(3)
-        weights = [torch.randn(image.shape, generator=generator, dtype=torch.float64).float() for image in drawn]
+        total = weighted_sum(drawn)
         for repeat in range(2):
-            torch.autograd.backward(drawn, weights, retain_graph=repeat == 0)
+            total.backward(retain_graph=repeat == 0)
         assert torch.equal(scene["means"].grad, 2 * expected)
 
 
