@@ -13,8 +13,8 @@ from lrm_ttt.pipeline.config import DEFAULT_VIEWS, EXAMPLE, Color, ReconstructCo
 from lrm_ttt.scene.cameras import ImageSize
 from lrm_ttt.scene.views import Views
 
-# The procedural capture behind `example`: one that shows what the model can and cannot do.
-EXAMPLE_SEED, EXAMPLE_VIEWS, EXAMPLE_SIZE = 7, 28, ImageSize(128, 128)
+# The procedural capture behind `example`: a striped digger, with an arm that views must agree on.
+EXAMPLE_SEED, EXAMPLE_VIEWS, EXAMPLE_SIZE = 9, 28, ImageSize(128, 128)
 # Pixels of an image where nobody gives a size: twice what the embedded model was trained with, each side.
 DEFAULT_PIXELS = 256 * 256
 

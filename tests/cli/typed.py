@@ -1,5 +1,7 @@
 """Run a command as if it had been typed, and collect what it says."""
 
+import sys
+
 import pytest
 
 from lrm_ttt import cli
@@ -7,12 +9,9 @@ from lrm_ttt import cli
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Return the message of a command that must end with status 2: from the parser, in a box, or from the command."""
-    try:
-        status = cli.main(words)
-    except SystemExit as exit_:
-        assert isinstance(exit_.code, int)
-        status = exit_.code
-    assert status == cli.USERS_MISTAKE
+    with pytest.raises(SystemExit) as exit_:
+        sys.exit(cli.main(words))
+    assert exit_.value.code == cli.USERS_MISTAKE
     said = capsys.readouterr().err
     assert "Traceback" not in said
     boxed = "Value error" in said
