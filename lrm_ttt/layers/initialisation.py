@@ -2,13 +2,22 @@
 
 import math
 
-from torch import nn
+from torch import Tensor, nn
 
 from lrm_ttt.layers.attention import WindowAttention
 from lrm_ttt.layers.fast_weight import FastWeightMemory
 from lrm_ttt.layers.feed_forward import FeedForward
 
 LINEAR_DEVIATION = 0.02
+
+
+def fill_normal(weight: Tensor, deviation: float = LINEAR_DEVIATION) -> None:
+    """Fill a parameter with normal noise.
+
+    One on the meta device has nothing to fill, and asking would import the compiler, which takes a second.
+    """
+    if not weight.is_meta:
+        nn.init.normal_(weight, std=deviation)
 
 
 def initialise(module: nn.Module, num_blocks: int, scale_outputs: bool) -> None:
@@ -18,13 +27,13 @@ def initialise(module: nn.Module, num_blocks: int, scale_outputs: bool) -> None:
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):
-            nn.init.normal_(part.weight, std=LINEAR_DEVIATION)
+            fill_normal(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
     for part in module.modules():
         if isinstance(part, FastWeightMemory):
             for weight in (part.gate, part.up, part.down):
-                nn.init.normal_(weight, std=math.sqrt(2 / weight.shape[-2]))
+                fill_normal(weight, math.sqrt(2 / weight.shape[-2]))
         if scale_outputs and isinstance(part, WindowAttention | FastWeightMemory | FeedForward):
             last = part.contract if isinstance(part, FeedForward) else part.out
-            nn.init.normal_(last.weight, std=LINEAR_DEVIATION / math.sqrt(3 * num_blocks))
+            fill_normal(last.weight, LINEAR_DEVIATION / math.sqrt(3 * num_blocks))

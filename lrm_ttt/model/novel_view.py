@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from lrm_ttt.layers.initialisation import fill_normal
 from lrm_ttt.layers.patches import patchify
 from lrm_ttt.model.backbone import Backbone, Precision
 from lrm_ttt.model.config import NovelViewConfig
@@ -26,7 +27,7 @@ class NovelViewModel(nn.Module):
         self.tokenizer = Tokenizer(config.backbone.width, config.tokenizer)
         self.backbone = Backbone(config.backbone)
         self.head = ImageHead(config.backbone.width, config.tokenizer.patch_size)
-        nn.init.normal_(self.tokenizer.embed.weight, std=0.02)
+        fill_normal(self.tokenizer.embed.weight)
 
     def start(self, batch_size: int) -> SceneState:
         """Return the state before any view."""

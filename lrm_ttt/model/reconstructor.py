@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lrm_ttt.errors import InvalidConfig
+from lrm_ttt.layers.initialisation import fill_normal
 from lrm_ttt.model.backbone import Backbone, Precision
 from lrm_ttt.model.config import ModelConfig
 from lrm_ttt.model.heads.evidence import EvidenceGaussianHead
@@ -39,7 +40,7 @@ class Reconstructor(nn.Module):
             self.head = GaussianHead(width, patch_size, config.head)
         for embed in (self.tokenizer.embed, getattr(self.tokenizer, "embed_evidence", None)):
             if embed is not None:
-                nn.init.normal_(embed.weight, std=0.02)
+                fill_normal(embed.weight)
 
     def tokenize(self, views: Views) -> ViewTokens:
         """Embed views; matching evidence, where configured, is gathered among these views."""

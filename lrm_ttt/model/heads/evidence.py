@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, gelu, normalize, pad
 
+from lrm_ttt.layers.initialisation import fill_normal
 from lrm_ttt.layers.norms import LayerNorm, Linear
 from lrm_ttt.layers.patches import patchify, unpatchify
 from lrm_ttt.model.config import EvidenceConfig, GaussianHeadConfig
@@ -49,12 +50,12 @@ class EvidenceGaussianHead(nn.Module):
         self.settle = nn.Conv2d(config.hidden + NUM_VERDICTS, config.hidden, 3, padding=1)
         self.decode = nn.Conv2d(config.hidden, 1 + 3 * self.num_sh + 3 + 4 + 1, 1)
         # Weights of the pixel's cost, its means near and wider around, and of the silhouettes, as logs.
-        self.evidence_weights = nn.Parameter(torch.tensor([80.0, 160.0, 80.0, 40.0]).log())
+        self.evidence_weights = nn.Parameter(torch.tensor([math.log(weight) for weight in (80, 160, 80, 40)]))
         # What coverage, the silhouettes and each view that sees through a Gaussian do to its opacity logit.
         self.opacity_weights = nn.Parameter(torch.tensor([2.0, 4.0, -1.5]))
-        nn.init.normal_(self.linear.weight, std=0.02)
+        fill_normal(self.linear.weight)
         for last in (self.decode_planes, self.decode):
-            nn.init.normal_(last.weight, std=1e-2 / math.sqrt(config.hidden))
+            fill_normal(last.weight, 1e-2 / math.sqrt(config.hidden))
             assert last.bias is not None
             nn.init.zeros_(last.bias)
 

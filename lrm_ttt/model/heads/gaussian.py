@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from lrm_ttt.layers.initialisation import fill_normal
 from lrm_ttt.layers.norms import LayerNorm, Linear
 from lrm_ttt.layers.patches import patchify
 from lrm_ttt.model.config import GaussianHeadConfig
@@ -22,7 +23,7 @@ class GaussianHead(nn.Module):
         self.num_sh = (config.sh_degree + 1) ** 2
         self.norm = LayerNorm(width)
         self.linear = Linear(width, patch_size**2 * (11 + 3 * self.num_sh), bias=False)
-        nn.init.normal_(self.linear.weight, std=0.02)
+        fill_normal(self.linear.weight)
 
     def forward(self, features: Float[Tensor, "b v n d"], queries: ViewTokens, dtype: torch.dtype) -> Gaussians:
         """Return Gaussians `[b, v * h * w]` in the order view, patch row, patch column, row, column."""

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lrm_ttt.layers.initialisation import fill_normal
 from lrm_ttt.layers.norms import LayerNorm, Linear
 from lrm_ttt.layers.patches import unpatchify
 from lrm_ttt.scene.cameras import ImageSize
@@ -17,7 +18,7 @@ class ImageHead(nn.Module):
         self.patch_size = patch_size
         self.norm = LayerNorm(width)
         self.linear = Linear(width, 3 * patch_size**2, bias=False)
-        nn.init.normal_(self.linear.weight, std=0.02)
+        fill_normal(self.linear.weight)
 
     def forward(
         self, features: Float[Tensor, "b v n d"], image_size: ImageSize, dtype: torch.dtype
