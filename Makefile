@@ -21,7 +21,7 @@ help:
 
 example: $(VENV)/.installed
 	$(BIN)/lrm-ttt reconstruct example -o $(OUT) $(shell sh .ci/overwrite_flag $(OUT))
-	@echo "The Gaussians are in $(OUT)/scene.ply, held-out views beside the truth in $(OUT)/renders/, a flight in $(OUT)/video.mp4, numbers in $(OUT)/metrics.json."
+	@echo "Open $(OUT)/report.html; the Gaussians are in $(OUT)/scene.ply, a flight around them in $(OUT)/video.mp4."
 
 test: $(VENV)/.installed-test
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST_FLAGS)
