@@ -14,7 +14,7 @@ class UnreadableScene(LrmTttError):
 
 
 class IncompatibleCheckpoint(LrmTttError):
-    """A checkpoint, a scene state or a .ply is corrupt, or was made for something else; the message says what differs."""
+    """A checkpoint, scene state or .ply is corrupt, or was made for something else; the message says what differs."""
 
 
 class InvalidConfig(LrmTttError):
