@@ -1,17 +1,20 @@
 """Real spherical harmonics up to degree 3, with the signs that Gaussian splatting uses."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
-def sh_basis(directions: Float[Tensor, "n 3"], count: int) -> Float[Tensor, "n k"]:
-    """Return the first `count` (1, 4, 9 or 16) basis functions at unit directions."""
+def sh_basis(directions: Float[Tensor, "*b 3"], degree: int) -> Float[Tensor, "*b k"]:
+    """Return the k = (degree + 1)^2 basis functions up to `degree` (0 to 3) at unit directions."""
+    assert 0 <= degree <= 3
     x, y, z = directions.unbind(-1)
     basis = [torch.full_like(x, 0.28209479177387814)]
-    if count > 1:
+    if degree >= 1:
         basis += [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
-    if count > 4:
+    if degree >= 2:
         basis += [
             1.0925484305920792 * x * y,
             -1.0925484305920792 * y * z,
@@ -19,7 +22,7 @@ def sh_basis(directions: Float[Tensor, "n 3"], count: int) -> Float[Tensor, "n k
             -1.0925484305920792 * x * z,
             0.5462742152960396 * (x * x - y * y),
         ]
-    if count > 9:
+    if degree >= 3:
         basis += [
             -0.5900435899266435 * y * (3 * x * x - y * y),
             2.890611442640554 * x * y * z,
@@ -34,4 +37,4 @@ def sh_basis(directions: Float[Tensor, "n 3"], count: int) -> Float[Tensor, "n k
 
 def sh_to_colors(sh: Float[Tensor, "n k 3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
     """Return max(0.5 + sum_k sh_k Y_k(direction), 0) for unit directions from the camera to the Gaussians."""
-    return torch.clamp(torch.einsum("nk,nkc->nc", sh_basis(directions, sh.shape[1]), sh) + 0.5, min=0)
+    return torch.clamp(torch.einsum("nk,nkc->nc", sh_basis(directions, math.isqrt(sh.shape[1]) - 1), sh) + 0.5, min=0)

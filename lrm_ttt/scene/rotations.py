@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrm_ttt.kernels.rasterizer.spherical_harmonics import sh_basis
+
 
 def wxyz_to_matrix(wxyz: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"]:
     """Return rotation matrices; quaternions are normalised first."""
@@ -48,34 +50,6 @@ def multiply_wxyz(left: Float[Tensor, "*b 4"], right: Float[Tensor, "*b 4"]) -> 
     product = [a * w - b * x - c * y - d * z, a * x + b * w + c * z - d * y]
     product += [a * y - b * z + c * w + d * x, a * z + b * y - c * x + d * w]
     return torch.stack(product, -1)
-
-
-def sh_basis(directions: Float[Tensor, "*b 3"], degree: int) -> Float[Tensor, "*b k"]:
-    """Evaluate the real spherical harmonics of 3DGS and gsplat (degree 0..3) at unit directions, k = (degree + 1)^2."""
-    assert 0 <= degree <= 3
-    x, y, z = directions.unbind(-1)
-    basis = [torch.full_like(x, 0.28209479177387814)]
-    if degree >= 1:
-        basis += [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
-    if degree >= 2:
-        basis += [
-            1.0925484305920792 * x * y,
-            -1.0925484305920792 * y * z,
-            0.31539156525252005 * (2 * z * z - x * x - y * y),
-            -1.0925484305920792 * x * z,
-            0.5462742152960396 * (x * x - y * y),
-        ]
-    if degree >= 3:
-        basis += [
-            -0.5900435899266435 * y * (3 * x * x - y * y),
-            2.890611442640554 * x * y * z,
-            -0.4570457994644658 * y * (4 * z * z - x * x - y * y),
-            0.3731763325901154 * z * (2 * z * z - 3 * x * x - 3 * y * y),
-            -0.4570457994644658 * x * (4 * z * z - x * x - y * y),
-            1.445305721320277 * z * (x * x - y * y),
-            -0.5900435899266435 * x * (x * x - 3 * y * y),
-        ]
-    return torch.stack(basis, -1)
 
 
 def rotate_sh(sh: Float[Tensor, "*b n k 3"], rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b n k 3"]:

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from lrm_ttt.kernels.rasterizer.spherical_harmonics import sh_basis
 from lrm_ttt.scene.gaussians import SH_C0, Gaussians
-from lrm_ttt.scene.rotations import sh_basis, wxyz_to_matrix
+from lrm_ttt.scene.rotations import wxyz_to_matrix
 from tests.scene.make import cameras, gaussians, normal, similarity
 
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from lrm_ttt.scene.rotations import matrix_to_wxyz, multiply_wxyz, rotate_sh, sh_basis, wxyz_to_matrix
+from lrm_ttt.kernels.rasterizer.spherical_harmonics import sh_basis
+from lrm_ttt.scene.rotations import matrix_to_wxyz, multiply_wxyz, rotate_sh, wxyz_to_matrix
 from tests.scene.make import normal, rotations
 
 
