@@ -76,7 +76,6 @@ def gather_evidence(views: Views, ranges: DistanceRange, config: EvidenceConfig)
     """Sweep all views `[b v]` of each scene, each against its nearest others."""
     planes = (torch.arange(config.num_planes, device=views.images.device) + 0.5) / config.num_planes
     distances = ranges.at(planes.expand(*views.shape, -1))
-    masks = torch.ones_like(views.images[..., :1, :, :]) if views.masks is None else views.masks
     world_to_pixel = _intrinsic_matrices(views.cameras) @ views.cameras.world_to_cam[..., :3, :]
     origins, directions = views.cameras.centres, views.cameras.rays()[1]
     neighbours = choose_neighbours(views.cameras, config.num_neighbours)
@@ -84,7 +83,15 @@ def gather_evidence(views: Views, ranges: DistanceRange, config: EvidenceConfig)
     swept = [
         plane_sweep(*inputs)
         for inputs in zip(
-            views.images, masks, world_to_pixel, origins, directions, distances, neighbours, silhouettes, strict=True
+            views.images,
+            views.coverage,
+            world_to_pixel,
+            origins,
+            directions,
+            distances,
+            neighbours,
+            silhouettes,
+            strict=True,
         )
     ]
     return Evidence(torch.stack([one.costs for one in swept]), torch.stack([one.hulls for one in swept]))

@@ -75,8 +75,7 @@ class Tokenizer(nn.Module):
         return ViewTokens(self.norm(tokens, self.norm.weight.dtype), views, ranges, evidence)
 
     def _evidence_patches(self, views: Views, evidence: Evidence) -> Float[Tensor, "b v n p"]:
-        masks = torch.ones_like(views.images[..., :1, :, :]) if views.masks is None else views.masks
-        channels = torch.cat([1 - 4 * evidence.costs, evidence.hulls * 2 - 1, masks * 2 - 1], -3)
+        channels = torch.cat([1 - 4 * evidence.costs, evidence.hulls * 2 - 1, views.coverage * 2 - 1], -3)
         pooled = avg_pool2d(channels.flatten(0, 1), EVIDENCE_POOL)
         patches = patchify(pooled.movedim(1, -1), self.config.patch_size // EVIDENCE_POOL)
         return patches.reshape(*views.shape, *patches.shape[1:])

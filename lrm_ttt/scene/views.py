@@ -34,6 +34,11 @@ class Views(Manipulable):
         """Height and width in pixels."""
         return self.cameras.image_size
 
+    @property
+    def coverage(self) -> Float[Tensor, "*b 1 h w"]:
+        """The masks, or ones where the source has none."""
+        return torch.ones_like(self.images[..., :1, :, :]) if self.masks is None else self.masks
+
 
 @dataclasses.dataclass(frozen=True)
 class SceneBatch(Manipulable):

@@ -66,7 +66,7 @@ class EvidenceGaussianHead(nn.Module):
         height, width = views.image_size
         costs, hulls = queries.evidence.costs.flatten(0, 1), queries.evidence.hulls.flatten(0, 1)
         images = views.images.flatten(0, 1)
-        masks = torch.ones_like(images[:, :1]) if views.masks is None else views.masks.flatten(0, 1)
+        masks = views.coverage.flatten(0, 1)
         local = self.linear(self.norm(features, dtype)).flatten(0, 1)
         local = unpatchify(local, self.patch_size, height // self.patch_size, width // self.patch_size).movedim(-1, 1)
         seen = torch.cat([1 - 4 * costs, hulls * 2 - 1, images * 2 - 1, masks * 2 - 1], 1).to(dtype)
