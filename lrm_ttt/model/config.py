@@ -15,12 +15,17 @@ SCHEDULES = ("single", "chunked", "causal")
 
 @dataclasses.dataclass(frozen=True)
 class BackboneConfig:
-    """The stack of blocks. The schedule is part of the checkpoint: the three are different computations (MODEL.md)."""
+    """The stack of blocks. The schedule is part of the checkpoint: the three are different computations (MODEL.md).
+
+    `mixer` is what mixes across views: the fast weights of tttLRM, or the softmax attention of GS-LRM, to compare with;
+    `memory` configures the former.
+    """
 
     width: int = 768
     num_blocks: int = 24
     attention_head_dim: int = 64
     feed_forward_multiple: int = 4
+    mixer: Literal["fast_weight", "softmax"] = "fast_weight"
     memory: MemoryConfig = dataclasses.field(default_factory=MemoryConfig)
     schedule: Schedule = "single"
     views_per_update: int = 4
@@ -34,6 +39,7 @@ class BackboneConfig:
             "backbone", 1, feed_forward_multiple=self.feed_forward_multiple, views_per_update=self.views_per_update
         )
         one_of("backbone.schedule", self.schedule, SCHEDULES)
+        one_of("backbone.mixer", self.mixer, ("fast_weight", "softmax"))
         for name, part in (("attention_head_dim", self.attention_head_dim), ("memory.head_dim", self.memory.head_dim)):
             if self.width % part:
                 raise InvalidConfig(f"backbone.{name} {part} does not divide the width {self.width}.")
@@ -90,27 +96,56 @@ class GaussianHeadConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TriplaneConfig:
+    """Three feature planes read from the memory by learned tokens, and how they are rendered (MODEL.md, Triplane
+    queries).
+
+    The plane size and the MLP are not published: these are ours, for small models (the paper's patches are 16 wide).
+    Planes of `resolution` squared pixels with `channels` features each, cut into tokens of `patch_size`, cover the
+    cube that reaches `extent` scene units from the focus to each side; what lies outside is not represented. Rays take
+    `num_stratified` samples over the cube and `num_importance` where those found something, `rays_per_chunk` rays at
+    a time, which bounds memory and changes no result.
+    """
+
+    resolution: int = 64
+    patch_size: int = 8
+    channels: int = 16
+    hidden: int = 64
+    hidden_layers: int = 2
+    extent: float = 1.0
+    num_stratified: int = 48
+    num_importance: int = 48
+    rays_per_chunk: int = 4096
+
+    def __post_init__(self) -> None:
+        at_least("triplane", 1, patch_size=self.patch_size, channels=self.channels, hidden=self.hidden)
+        at_least("triplane", 1, hidden_layers=self.hidden_layers, rays_per_chunk=self.rays_per_chunk)
+        at_least("triplane", 2, resolution=self.resolution, num_stratified=self.num_stratified)
+        at_least("triplane", 0, num_importance=self.num_importance)
+        if self.resolution % self.patch_size:
+            raise InvalidConfig(
+                f"triplane.patch_size {self.patch_size} does not divide the resolution {self.resolution}."
+            )
+        if self.extent <= 0:
+            raise InvalidConfig(f"triplane.extent must be positive, not {self.extent}.")
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A feed-forward reconstructor and the frame that it expects its scenes in (scene/similarity.py)."""
+    """A feed-forward model and the frame that it expects its scenes in (scene/similarity.py).
+
+    `representation` is what the queries become: Gaussians (virtual views and `head`), images (target rays, the
+    novel-view model) or a triplane. Everything before the head is the same, and carries over from one to another.
+    """
 
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
+    representation: Literal["gaussians", "images", "triplane"] = "gaussians"
     head: GaussianHeadConfig = dataclasses.field(default_factory=GaussianHeadConfig)
     normalisation: Literal["focus", "mean_camera", "first_camera", "none"] = "mean_camera"
 
     def __post_init__(self) -> None:
+        one_of("representation", self.representation, ("gaussians", "images", "triplane"))
         one_of("normalisation", self.normalisation, ("focus", "mean_camera", "first_camera", "none"))
         if self.head.distance == "evidence" and self.tokenizer.evidence is None:
             raise InvalidConfig("head.distance 'evidence' needs tokenizer.evidence.")
-
-
-@dataclasses.dataclass(frozen=True)
-class NovelViewConfig:
-    """A model that renders target cameras from its memory (novel_view.py)."""
-
-    tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
-    backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
-
-    def __post_init__(self) -> None:
-        if self.tokenizer.evidence is not None:
-            raise InvalidConfig("tokenizer.evidence needs images, and the targets of a novel-view model have none.")
