@@ -32,7 +32,27 @@ def update_fast_weights(
     Differentiable in everything but the stored norms. Costs 12 n d f + the Newton-Schulz steps per memory. `elastic`
     pulls parameters that few chunks use back to where they were, and then the weights carry what that needs.
     """
-    steps = orthogonalise(gradients_reference(weights, k, v, rates), num_steps, newton_schulz_dtype)
+    return commit_fast_weights(
+        weights, fast_weight_gradients(weights, k, v, rates), num_steps, newton_schulz_dtype, elastic
+    )
+
+
+def fast_weight_gradients(
+    weights: FastWeights, k: Float[Tensor, "*b n d"], v: Float[Tensor, "*b n d"], rates: InnerRates
+) -> Gradients:
+    """Return what `n` tokens add to the step of their chunk: sums over tokens, so slices may be added up."""
+    return gradients_reference(weights, k, v, rates)
+
+
+def commit_fast_weights(
+    weights: FastWeights,
+    gradients: Gradients,
+    num_steps: int = NUM_STEPS,
+    newton_schulz_dtype: torch.dtype | None = None,
+    elastic: ElasticRates | None = None,
+) -> FastWeights:
+    """Orthogonalise the gradients of a whole chunk and take the step; with `num_steps` 0 they are taken as they are."""
+    steps = orthogonalise(gradients, num_steps, newton_schulz_dtype) if num_steps else gradients
     return commit_reference(weights, steps) if elastic is None else commit_elastic(weights, steps, elastic)
 
 

@@ -5,11 +5,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lrm_ttt.kernels.fast_weight.weights import FastWeights
-from lrm_ttt.layers.attention import WindowAttention
+from lrm_ttt.layers.attention import KeyValues, SoftmaxMemory, WindowAttention
 from lrm_ttt.layers.config import MemoryConfig
 from lrm_ttt.layers.fast_weight import FastWeightMemory
 from lrm_ttt.layers.feed_forward import FeedForward
 from lrm_ttt.layers.norms import LayerNorm
+
+
+# What one block remembers of a scene.
+Memory = FastWeights | KeyValues
 
 
 class Block(nn.Module):
@@ -18,12 +22,15 @@ class Block(nn.Module):
     The residual stream keeps its dtype; the work is done in `dtype`.
     """
 
-    def __init__(self, width: int, attention_head_dim: int, memory: MemoryConfig, feed_forward_multiple: int) -> None:
+    def __init__(
+        self, width: int, attention_head_dim: int, memory: MemoryConfig | None, feed_forward_multiple: int
+    ) -> None:
         super().__init__()
         self.attention_norm = LayerNorm(width)
         self.attention = WindowAttention(width, attention_head_dim)
         self.memory_norm = LayerNorm(width)
-        self.memory = FastWeightMemory(width, memory)
+        # Without a configuration of fast weights the memory is softmax attention.
+        self.memory = SoftmaxMemory(width, attention_head_dim) if memory is None else FastWeightMemory(width, memory)
         self.feed_forward_norm = LayerNorm(width)
         self.feed_forward = FeedForward(width, feed_forward_multiple)
 
@@ -36,30 +43,30 @@ class Block(nn.Module):
     def update_and_read(
         self,
         x: Float[Tensor, "b n d"],
-        weights: FastWeights,
+        memory: Memory,
         chunk: int | None,
         causal: bool,
         newton_schulz_dtype: torch.dtype | None,
         dtype: torch.dtype,
-    ) -> tuple[Float[Tensor, "b n d"], FastWeights]:
+    ) -> tuple[Float[Tensor, "b n d"], Memory]:
         """Write tokens in chunks of `chunk` (None: all at once); each reads at once (`causal`) or all at the end."""
         tokens = self.memory.tokens(self.memory_norm(x, dtype))
         if chunk is None:
-            weights = self.memory.update(weights, tokens, newton_schulz_dtype)
-            return x + self.memory.query(weights, tokens), weights
+            memory = self.memory.update(memory, tokens, newton_schulz_dtype)
+            return x + self.memory.query(memory, tokens), memory
         num_tokens = x.shape[1]
         reads = []
         for start in range(0, num_tokens, chunk):
             part = tokens.slice(start, min(start + chunk, num_tokens))
-            weights = self.memory.update(weights, part, newton_schulz_dtype)
+            memory = self.memory.update(memory, part, newton_schulz_dtype)
             if causal:
-                reads.append(self.memory.query(weights, part))
-        read = torch.cat(reads, 1) if causal else self.memory.query(weights, tokens)
-        return x + read, weights
+                reads.append(self.memory.query(memory, part))
+        read = torch.cat(reads, 1) if causal else self.memory.query(memory, tokens)
+        return x + read, memory
 
-    def read(self, x: Float[Tensor, "b n d"], weights: FastWeights, dtype: torch.dtype) -> Float[Tensor, "b n d"]:
+    def read(self, x: Float[Tensor, "b n d"], memory: Memory, dtype: torch.dtype) -> Float[Tensor, "b n d"]:
         """Read the memory without writing."""
-        return x + self.memory.query(weights, self.memory.tokens(self.memory_norm(x, dtype)))
+        return x + self.memory.query(memory, self.memory.tokens(self.memory_norm(x, dtype)))
 
     def feed(self, x: Float[Tensor, "b n d"], dtype: torch.dtype) -> Float[Tensor, "b n d"]:
         """Apply the MLP to each token."""
@@ -68,20 +75,20 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b n d"],
-        weights: FastWeights,
+        memory: Memory,
         window: int,
         chunk: int | None,
         causal: bool,
         newton_schulz_dtype: torch.dtype | None,
         dtype: torch.dtype,
-    ) -> tuple[Float[Tensor, "b n d"], FastWeights]:
+    ) -> tuple[Float[Tensor, "b n d"], Memory]:
         """Run input tokens: they attend in windows, write the memory and read it."""
         x = self.attend(x, window, dtype)
-        x, weights = self.update_and_read(x, weights, chunk, causal, newton_schulz_dtype, dtype)
-        return self.feed(x, dtype), weights
+        x, memory = self.update_and_read(x, memory, chunk, causal, newton_schulz_dtype, dtype)
+        return self.feed(x, dtype), memory
 
     def query(
-        self, x: Float[Tensor, "b n d"], weights: FastWeights, window: int, dtype: torch.dtype
+        self, x: Float[Tensor, "b n d"], memory: Memory, window: int, dtype: torch.dtype
     ) -> Float[Tensor, "b n d"]:
         """Run query tokens: they attend in windows and read the memory, and leave no trace."""
-        return self.feed(self.read(self.attend(x, window, dtype), weights, dtype), dtype)
+        return self.feed(self.read(self.attend(x, window, dtype), memory, dtype), dtype)

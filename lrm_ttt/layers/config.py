@@ -13,6 +13,7 @@ class MemoryConfig:
     head_dim: int = 768
     multiple: int = 4
     inner_lr: float = 0.01
+    # Orthogonalisation of each step (Muon); 0 takes the plain gradient step, to compare with.
     newton_schulz_steps: int = 5
     # tttLRM normalises what is read over the merged width, LaCT per head; the same for one head.
     output_norm: Literal["merged", "per_head"] = "merged"
@@ -22,9 +23,8 @@ class MemoryConfig:
     elastic_beta: float = 0.8
 
     def __post_init__(self) -> None:
-        at_least(
-            "memory", 1, head_dim=self.head_dim, multiple=self.multiple, newton_schulz_steps=self.newton_schulz_steps
-        )
+        at_least("memory", 1, head_dim=self.head_dim, multiple=self.multiple)
+        at_least("memory", 0, newton_schulz_steps=self.newton_schulz_steps)
         if not 0 < self.inner_lr < 1:
             raise InvalidConfig(f"memory.inner_lr must lie in (0, 1), not {self.inner_lr}.")
         for name in ("elastic", "elastic_alpha", "elastic_beta"):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu, softplus
 
 from lrm_ttt.kernels.fast_weight.elastic import ElasticRates
-from lrm_ttt.kernels.fast_weight.op import query_fast_weights, update_fast_weights
-from lrm_ttt.kernels.fast_weight.reference import InnerRates
+from lrm_ttt.kernels.fast_weight.op import commit_fast_weights, fast_weight_gradients, query_fast_weights
+from lrm_ttt.kernels.fast_weight.reference import Gradients, InnerRates
 from lrm_ttt.kernels.fast_weight.weights import FastWeights
 from lrm_ttt.layers.config import MemoryConfig
 from lrm_ttt.layers.norms import Linear, RMSNorm
@@ -69,11 +69,19 @@ class FastWeightMemory(nn.Module):
         self, weights: FastWeights, tokens: MemoryTokens, newton_schulz_dtype: torch.dtype | None
     ) -> FastWeights:
         """Write one chunk of tokens."""
+        return self.commit(weights, self.gradients(weights, tokens), newton_schulz_dtype)
+
+    def gradients(self, weights: FastWeights, tokens: MemoryTokens) -> Gradients:
+        """Return what tokens add to the step of their chunk; the sum over slices of a chunk is that of the chunk."""
+        return fast_weight_gradients(weights, tokens.k, tokens.v, tokens.rates)
+
+    def commit(
+        self, weights: FastWeights, gradients: Gradients, newton_schulz_dtype: torch.dtype | None
+    ) -> FastWeights:
+        """Take the step of a whole chunk."""
         config = self.config
         elastic = ElasticRates(config.elastic_alpha, config.elastic_beta, config.elastic) if config.elastic else None
-        return update_fast_weights(
-            weights, tokens.k, tokens.v, tokens.rates, config.newton_schulz_steps, newton_schulz_dtype, elastic
-        )
+        return commit_fast_weights(weights, gradients, config.newton_schulz_steps, newton_schulz_dtype, elastic)
 
     def query(self, weights: FastWeights, tokens: MemoryTokens) -> Float[Tensor, "b n d"]:
         """Read with every token and project back to the width of the block."""

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor, nn
 
-from lrm_ttt.layers.attention import WindowAttention
+from lrm_ttt.layers.attention import Attention
 from lrm_ttt.layers.fast_weight import FastWeightMemory
 from lrm_ttt.layers.feed_forward import FeedForward
 
@@ -34,6 +34,6 @@ def initialise(module: nn.Module, num_blocks: int, scale_outputs: bool) -> None:
         if isinstance(part, FastWeightMemory):
             for weight in (part.gate, part.up, part.down):
                 fill_normal(weight, math.sqrt(2 / weight.shape[-2]))
-        if scale_outputs and isinstance(part, WindowAttention | FastWeightMemory | FeedForward):
+        if scale_outputs and isinstance(part, Attention | FastWeightMemory | FeedForward):
             last = part.contract if isinstance(part, FeedForward) else part.out
             fill_normal(last.weight, LINEAR_DEVIATION / math.sqrt(3 * num_blocks))

@@ -28,12 +28,13 @@ class Precision:
 
 
 class Backbone(nn.Module):
-    """Blocks of window attention, fast-weight memory and MLP. It knows tokens and windows, not cameras or images."""
+    """Blocks of window attention, memory and MLP. It knows tokens and windows, not cameras or images."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config
-        sizes = (config.width, config.attention_head_dim, config.memory, config.feed_forward_multiple)
+        memory = config.memory if config.mixer == "fast_weight" else None
+        sizes = (config.width, config.attention_head_dim, memory, config.feed_forward_multiple)
         self.blocks = nn.ModuleList(Block(*sizes) for _ in range(config.num_blocks))
         self.checkpointing = False
         initialise(self, config.num_blocks, config.scale_outputs)
@@ -62,12 +63,12 @@ class Backbone(nn.Module):
         arguments = (window, chunk, schedule == "causal", precision.newton_schulz, precision.compute)
         x = tokens.reshape(batch, num_views * window, width)
         updated = []
-        for block, weights in zip(self._blocks(), state.fast_weights, strict=True):
+        for block, memory in zip(self._blocks(), state.memories, strict=True):
             if self.checkpointing and torch.is_grad_enabled():
-                x, weights = checkpoint(block, x, weights, *arguments, use_reentrant=False)
+                x, memory = checkpoint(block, x, memory, *arguments, use_reentrant=False)
             else:
-                x, weights = block(x, weights, *arguments)
-            updated.append(weights)
+                x, memory = block(x, memory, *arguments)
+            updated.append(memory)
         return SceneState(tuple(updated), state.num_views + num_views), x.reshape(batch, num_views, window, width)
 
     def query(
@@ -76,8 +77,8 @@ class Backbone(nn.Module):
         """Read the state with the tokens of `v` query views; they attend only among themselves, view by view."""
         batch, num_views, window, width = tokens.shape
         x = tokens.reshape(batch, num_views * window, width)
-        for block, weights in zip(self._blocks(), state.fast_weights, strict=True):
-            x = block.query(x, weights, window, precision.compute)
+        for block, memory in zip(self._blocks(), state.memories, strict=True):
+            x = block.query(x, memory, window, precision.compute)
         return x.reshape(batch, num_views, window, width)
 
     def _blocks(self) -> Iterator[Block]:

@@ -135,13 +135,14 @@ class ModelConfig:
     """A feed-forward model and the frame that it expects its scenes in (scene/similarity.py).
 
     `representation` is what the queries become: Gaussians (virtual views and `head`), images (target rays, the
-    novel-view model) or a triplane. Everything before the head is the same, and carries over from one to another.
+    novel-view model) or a triplane (`triplane`). Everything before the head is the same, and carries over from one to another.
     """
 
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
     representation: Literal["gaussians", "images", "triplane"] = "gaussians"
     head: GaussianHeadConfig = dataclasses.field(default_factory=GaussianHeadConfig)
+    triplane: TriplaneConfig = dataclasses.field(default_factory=TriplaneConfig)
     normalisation: Literal["focus", "mean_camera", "first_camera", "none"] = "mean_camera"
 
     def __post_init__(self) -> None:

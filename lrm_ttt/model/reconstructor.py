@@ -6,58 +6,51 @@ import torch
 from torch import nn
 
 from lrm_ttt.errors import InvalidConfig
-from lrm_ttt.layers.initialisation import fill_normal
-from lrm_ttt.model.backbone import Backbone, Precision
+from lrm_ttt.model.backbone import Precision
 from lrm_ttt.model.config import ModelConfig
+from lrm_ttt.model.evidence import distance_range
 from lrm_ttt.model.heads.evidence import EvidenceGaussianHead
 from lrm_ttt.model.heads.gaussian import GaussianHead
+from lrm_ttt.model.scene_model import SceneModel
 from lrm_ttt.model.state import SceneState
-from lrm_ttt.model.tokenizer import Tokenizer, ViewTokens
+from lrm_ttt.model.tokenizer import ViewTokens
+from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.views import Views
 
 
-class Reconstructor(nn.Module):
-    """A feed-forward reconstructor (tttLRM, arXiv 2602.20160). Nothing is mutated: the scene state is an argument and
-    a result.
-
-    Views are `[b v]`, in the scene's normalised frame (scene/similarity.py, `config.normalisation`), with height and
-    width multiples of the patch size. `precision` is an attribute because every part shares it; parameters stay fp32.
-    """
+class Reconstructor(SceneModel):
+    """A feed-forward reconstructor (tttLRM, arXiv 2602.20160): virtual views query the state and decode to Gaussians."""
 
     def __init__(self, config: ModelConfig, precision: Precision | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.precision = precision or Precision()
+        super().__init__(config, precision)
         width, patch_size = config.backbone.width, config.tokenizer.patch_size
-        self.tokenizer = Tokenizer(width, config.tokenizer)
-        self.backbone = Backbone(config.backbone)
         self.head: nn.Module
         if config.head.distance == "evidence":
             assert config.tokenizer.evidence is not None
             self.head = EvidenceGaussianHead(width, patch_size, config.head, config.tokenizer.evidence)
         else:
             self.head = GaussianHead(width, patch_size, config.head)
-        for embed in (self.tokenizer.embed, getattr(self.tokenizer, "embed_evidence", None)):
-            if embed is not None:
-                fill_normal(embed.weight)
-
-    def tokenize(self, views: Views) -> ViewTokens:
-        """Embed views; matching evidence, where configured, is gathered among these views."""
-        return self.tokenizer(views, self.precision.compute)
-
-    def start(self, batch_size: int) -> SceneState:
-        """Return the state before any view."""
-        return self.backbone.start(batch_size)
-
-    def update(self, state: SceneState, views: Views) -> SceneState:
-        """Return the state after `views` (see `Backbone.update` for which schedules can go on)."""
-        return self.backbone.update(self.tokenize(views).tokens, state, self.precision)[0]
 
     def query(self, state: SceneState, queries: Views) -> Gaussians:
-        """Return the Gaussians `[b, v * h * w]` of virtual views."""
-        tokens = self.tokenize(queries)
-        return self.head(self.backbone.query(tokens.tokens, state, self.precision), tokens, self.precision.compute)
+        """Return the Gaussians `[b, v * h * w]` of virtual views; matching evidence is gathered among these views."""
+        return self._decode(state, self.tokenize(queries))
+
+    def query_cameras(self, state: SceneState, cameras: Cameras, is_object: bool = False) -> Gaussians:
+        """Return the Gaussians of virtual views `[b v]` without images, whose tokens carry rays alone.
+
+        `is_object` says that the inputs had masks, on which the range of the distances depends. Raises `InvalidConfig`
+        for a model that takes colours from the images of its virtual views.
+        """
+        if self.config.tokenizer.evidence is not None:
+            raise InvalidConfig(
+                "This model matches the images of its virtual views, and cameras alone have none: give them images, or "
+                "use a model without tokenizer.evidence."
+            )
+        tokens = self.tokenizer.embed_rays(cameras, self.precision.compute)
+        blank = torch.full((*cameras.shape, 3, *cameras.image_size), 0.5, device=tokens.device)
+        ranges = distance_range(cameras, is_object)
+        return self._decode(state, ViewTokens(tokens, Views(blank, cameras), ranges, None))
 
     def forward(self, inputs: Views, virtual: Sequence[int] | None = None) -> Gaussians:
         """Reconstruct from `inputs`, with all of them as virtual views, or those at the positions `virtual`.
@@ -65,25 +58,19 @@ class Reconstructor(nn.Module):
         With the schedules `single` and `chunked` the features that the inputs read are those that the virtual views
         would read, so the second pass is not computed (MODEL.md, A fact worth 1.67x).
         """
-        tokens = self.tokenize(inputs)
-        state, features = self.backbone.update(tokens.tokens, self.start(inputs.shape[0]), self.precision)
-        if virtual is not None:
-            if not virtual or not all(0 <= index < inputs.shape[1] for index in virtual):
-                raise InvalidConfig(
-                    f"Virtual views must be positions among the {inputs.shape[1]} inputs, not {list(virtual)}."
-                )
-            tokens, features = tokens[:, list(virtual)], features[:, list(virtual)]
+        if virtual is not None and (not virtual or not all(0 <= index < inputs.shape[1] for index in virtual)):
+            raise InvalidConfig(
+                f"Virtual views must be positions among the {inputs.shape[1]} inputs, not {list(virtual)}."
+            )
         if self.config.backbone.schedule == "causal":
-            features = self.backbone.query(tokens.tokens, state, self.precision)
+            state = self.update(self.start(inputs.shape[0]), inputs)
+            return self.query(state, inputs if virtual is None else inputs[:, list(virtual)])
+        tokens = self.tokenize(inputs)
+        _, features = self.backbone.update(tokens.tokens, self.start(inputs.shape[0]), self.precision)
+        if virtual is not None:
+            tokens, features = tokens[:, list(virtual)], features[:, list(virtual)]
         return self.head(features, tokens, self.precision.compute)
 
-    @property
-    def num_parameters(self) -> int:
-        """Trained parameters, the initial fast weights among them."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-
-def compile_blocks(model: Reconstructor) -> None:
-    """Compile each block's forward in place (regional compilation); the first call per shape takes a while."""
-    for block in model.backbone.blocks:
-        block.forward = torch.compile(block.forward, dynamic=True)
+    def _decode(self, state: SceneState, tokens: ViewTokens) -> Gaussians:
+        features = self.backbone.query(tokens.tokens, state, self.precision)
+        return self.head(features, tokens, self.precision.compute)

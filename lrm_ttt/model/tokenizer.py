@@ -74,6 +74,11 @@ class Tokenizer(nn.Module):
             tokens = tokens + self.embed_evidence(self._evidence_patches(views, evidence).to(dtype))
         return ViewTokens(self.norm(tokens, self.norm.weight.dtype), views, ranges, evidence)
 
+    def embed_rays(self, cameras: Cameras, dtype: torch.dtype) -> Float[Tensor, "b v n d"]:
+        """Embed cameras `[b v]` without images: zeros in place of colours (LVSM), and no evidence."""
+        channels = patchify(ray_channels(cameras, None), self.config.patch_size)
+        return self.norm(self.embed(channels.to(dtype)), self.norm.weight.dtype)
+
     def _evidence_patches(self, views: Views, evidence: Evidence) -> Float[Tensor, "b v n p"]:
         channels = torch.cat([1 - 4 * evidence.costs, evidence.hulls * 2 - 1, views.coverage * 2 - 1], -3)
         pooled = avg_pool2d(channels.flatten(0, 1), EVIDENCE_POOL)

@@ -1,0 +1,64 @@
+"""What all models share: views become tokens, and tokens update the state of a scene."""
+
+import torch
+from torch import Tensor, nn
+
+from lrm_ttt.layers.initialisation import fill_normal
+from lrm_ttt.model.backbone import Backbone, Precision
+from lrm_ttt.model.config import ModelConfig
+from lrm_ttt.model.state import SceneState
+from lrm_ttt.model.tokenizer import Tokenizer, ViewTokens
+from lrm_ttt.scene.views import Views
+
+
+class SceneModel(nn.Module):
+    """Tokenizer and backbone; a subclass adds what queries the state and what they become.
+
+    Nothing is mutated: the scene state is an argument and a result. Views are `[b v]`, in the scene's normalised frame
+    (scene/similarity.py, `config.normalisation`), with height and width multiples of the patch size. `precision` is an
+    attribute because every part shares it; parameters stay fp32.
+    """
+
+    def __init__(self, config: ModelConfig, precision: Precision | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.precision = precision or Precision()
+        self.tokenizer = Tokenizer(config.backbone.width, config.tokenizer)
+        self.backbone = Backbone(config.backbone)
+        for embed in (self.tokenizer.embed, getattr(self.tokenizer, "embed_evidence", None)):
+            if embed is not None:
+                fill_normal(embed.weight)
+
+    def tokenize(self, views: Views) -> ViewTokens:
+        """Embed views; matching evidence, where configured, is gathered among these views."""
+        return self.tokenizer(views, self.precision.compute)
+
+    def start(self, batch_size: int) -> SceneState:
+        """Return the state before any view."""
+        return self.backbone.start(batch_size)
+
+    def update(self, state: SceneState, views: Views) -> SceneState:
+        """Return the state after `views` (see `Backbone.update` for which schedules can go on).
+
+        With the schedule `causal`, matching evidence is gathered within each chunk of `views_per_update` views, so
+        that a stream of chunks writes what one pass over all of them writes.
+        """
+        return self.backbone.update(self._written(views), state, self.precision)[0]
+
+    def _written(self, views: Views) -> Tensor:
+        chunk = self.config.backbone.views_per_update
+        if self.config.backbone.schedule != "causal" or self.config.tokenizer.evidence is None:
+            return self.tokenize(views).tokens
+        starts = range(0, views.shape[1], chunk)
+        return torch.cat([self.tokenize(views[:, start : start + chunk]).tokens for start in starts], 1)
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained parameters, the initial fast weights among them."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def compile_blocks(model: SceneModel) -> None:
+    """Compile each block's forward in place (regional compilation); the first call per shape takes a while."""
+    for block in model.backbone.blocks:
+        block.forward = torch.compile(block.forward, dynamic=True)
