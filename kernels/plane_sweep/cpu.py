@@ -15,8 +15,8 @@ class _Task(ctypes.Structure):
     """The caller's description of a sweep, as in native/task.h."""
 
     _fields_ = (
-        *[(name, ctypes.c_int32) for name in ("views", "height", "width", "planes", "neighbours", "silhouettes")],
-        *[(name, ctypes.c_int32) for name in ("threads", "instructions")],
+        *[(name, ctypes.c_int32) for name in ("views", "swept", "height", "width", "planes")],
+        *[(name, ctypes.c_int32) for name in ("neighbours", "silhouettes", "threads", "instructions")],
         *[
             (name, ctypes.c_void_p)
             for name in ("images", "masks", "world_to_pixel", "origins", "directions", "distances")
@@ -40,11 +40,11 @@ def plane_sweep_cpu(
     images: Float[Tensor, "v 3 h w"],
     masks: Float[Tensor, "v 1 h w"],
     world_to_pixel: Float[Tensor, "v 3 4"],
-    origins: Float[Tensor, "v 3"],
-    directions: Float[Tensor, "v h w 3"],
-    distances: Float[Tensor, "v planes"],
-    neighbours: Int[Tensor, "v colours"],
-    silhouettes: Int[Tensor, "v silhouettes"],
+    origins: Float[Tensor, "swept 3"],
+    directions: Float[Tensor, "swept h w 3"],
+    distances: Float[Tensor, "swept planes"],
+    neighbours: Int[Tensor, "swept colours"],
+    silhouettes: Int[Tensor, "swept silhouettes"],
     threads: int | None = None,
     instruction_set: str | None = None,
 ) -> SweepResult:
@@ -59,14 +59,16 @@ def plane_sweep_cpu(
     num_views, _, height, width = images.shape
     for others in (neighbours, silhouettes):
         assert others.numel() == 0 or (others.min() >= 0 and others.max() < num_views), "views are counted from 0"
-    shape = (num_views, distances.shape[1], height, width)
+    num_swept, num_planes = distances.shape
+    assert num_swept <= num_views, "the views that are swept are the first of all"
+    shape = (num_swept, num_planes, height, width)
     result = SweepResult(torch.empty(shape), torch.empty(shape))
     inputs = (images, masks, world_to_pixel, origins, directions, distances)
     assert all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in inputs)
     # The contiguous copies must live until the call returns.
     arrays = [tensor.contiguous() for tensor in (*inputs, neighbours.long(), silhouettes.long(), *result)]
     task = _Task(
-        *(num_views, height, width, distances.shape[1], neighbours.shape[1], silhouettes.shape[1]),
+        *(num_views, num_swept, height, width, num_planes, neighbours.shape[1], silhouettes.shape[1]),
         *(threads or torch.get_num_threads(), INSTRUCTION_SETS.index(chosen)),
         *(array.data_ptr() for array in arrays),
     )

@@ -19,11 +19,11 @@ def plane_sweep(
     images: Float[Tensor, "v 3 h w"],
     masks: Float[Tensor, "v 1 h w"],
     world_to_pixel: Float[Tensor, "v 3 4"],
-    origins: Float[Tensor, "v 3"],
-    directions: Float[Tensor, "v h w 3"],
-    distances: Float[Tensor, "v planes"],
-    neighbours: Int[Tensor, "v colours"],
-    silhouettes: Int[Tensor, "v silhouettes"],
+    origins: Float[Tensor, "swept 3"],
+    directions: Float[Tensor, "swept h w 3"],
+    distances: Float[Tensor, "swept planes"],
+    neighbours: Int[Tensor, "swept colours"],
+    silhouettes: Int[Tensor, "swept silhouettes"],
 ) -> SweepResult:
     """Compare each pixel, at each of the distances along its unit ray, with what other views show there.
 

@@ -14,23 +14,23 @@ UNSEEN_COST = 0.25
 class SweepResult(NamedTuple):
     """For every pixel and plane: how badly the best views match, and the share of silhouettes that hold the point."""
 
-    costs: Float[Tensor, "v planes h w"]
-    hulls: Float[Tensor, "v planes h w"]
+    costs: Float[Tensor, "swept planes h w"]
+    hulls: Float[Tensor, "swept planes h w"]
 
 
 def plane_sweep_reference(
     images: Float[Tensor, "v 3 h w"],
     masks: Float[Tensor, "v 1 h w"],
     world_to_pixel: Float[Tensor, "v 3 4"],
-    origins: Float[Tensor, "v 3"],
-    directions: Float[Tensor, "v h w 3"],
-    distances: Float[Tensor, "v planes"],
-    neighbours: Int[Tensor, "v colours"],
-    silhouettes: Int[Tensor, "v silhouettes"],
+    origins: Float[Tensor, "swept 3"],
+    directions: Float[Tensor, "swept h w 3"],
+    distances: Float[Tensor, "swept planes"],
+    neighbours: Int[Tensor, "swept colours"],
+    silhouettes: Int[Tensor, "swept silhouettes"],
 ) -> SweepResult:
     """Compare each pixel, at each of the distances along its unit ray, with what other views show there.
 
-    `costs` is the mean over the two best `neighbours` of the mean absolute colour difference (0..1; UNSEEN_COST where
+    The first of the views are swept, as many as there are rows of `distances`; the others are only looked at. `costs` is the mean over the two best `neighbours` of the mean absolute colour difference (0..1; UNSEEN_COST where
     none sees the point). `hulls` is the least coverage 0..1 that any of the `silhouettes` shows there (1 where none
     sees the point). `world_to_pixel` maps world points to (x z, y z, z) in pixels. Not differentiable. Colours are
     bilinear; views that a point falls outside of abstain.

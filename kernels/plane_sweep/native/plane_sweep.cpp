@@ -107,7 +107,7 @@ void sweep_all(const LrmSweepTask& task) {
     }
     std::vector<Pair> pairs;
     std::vector<int32_t> pair_begin = {0};
-    for (int view = 0; view < views; ++view) {
+    for (int view = 0; view < task.swept; ++view) {
         const std::vector<Pair> own = pairs_of(task, view, is_full);
         pairs.insert(pairs.end(), own.begin(), own.end());
         pair_begin.push_back(static_cast<int32_t>(pairs.size()));
@@ -122,7 +122,7 @@ void sweep_all(const LrmSweepTask& task) {
     {
         float* own = scratch.get() + scratch_floats * static_cast<size_t>(thread_index());
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t job = 0; job < spans * views; ++job) {
+        for (int64_t job = 0; job < spans * task.swept; ++job) {
             const int64_t begin = job % spans * span, end = std::min(begin + span, pixels);
             for (int64_t first = begin; first < end; first += kLanes)
                 sweep_pixels(sweep, static_cast<int>(job / spans), first,

@@ -7,20 +7,21 @@ extern "C" {
 
 // All arrays are contiguous; shapes in brackets.
 struct LrmSweepTask {
-    int32_t views, height, width, planes;
+    // The first `swept` of the views are swept; the others are only looked at.
+    int32_t views, swept, height, width, planes;
     int32_t neighbours, silhouettes;
     // Instruction set: 0 portable, 1 AVX2, 2 AVX-512.
     int32_t threads, instructions;
     const float* images;             // [views 3 height width]
     const float* masks;              // [views 1 height width]
     const float* world_to_pixel;     // [views 3 4]
-    const float* origins;            // [views 3]
-    const float* directions;         // [views height width 3]
-    const float* distances;          // [views planes]
-    const int64_t* neighbour_views;  // [views neighbours]
-    const int64_t* silhouette_views; // [views silhouettes]
-    float* costs;                    // [views planes height width]
-    float* hulls;                    // [views planes height width]
+    const float* origins;            // [swept 3]
+    const float* directions;         // [swept height width 3]
+    const float* distances;          // [swept planes]
+    const int64_t* neighbour_views;  // [swept neighbours]
+    const int64_t* silhouette_views; // [swept silhouettes]
+    float* costs;                    // [swept planes height width]
+    float* hulls;                    // [swept planes height width]
 };
 }
 

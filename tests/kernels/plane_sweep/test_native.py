@@ -91,3 +91,16 @@ def test_without_a_library_the_reference_serves(
     sweep = around(random_origins(3), 8, 8, 3, 2, 2).to(torch.float32)
     assert torch.equal(op.plane_sweep(*sweep.arguments).costs, plane_sweep_reference(*sweep.arguments).costs)
     assert len(caplog.messages) == 1 and "not built" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["reference", "native"])
+def test_the_first_of_the_views_are_swept_alone_as_with_all(native: bool) -> None:
+    if native and cpu.library() is None:
+        pytest.skip("the native library is not built")
+    run = cpu.plane_sweep_cpu if native else plane_sweep_reference
+    sweep = around(random_origins(6), 13, 18, 4, 3, 4).to(torch.float32)
+    few = {
+        name: getattr(sweep, name)[:2] for name in ("origins", "directions", "distances", "neighbours", "silhouettes")
+    }
+    for part, whole in zip(run(*dataclasses.replace(sweep, **few).arguments), run(*sweep.arguments), strict=True):
+        assert torch.equal(part, whole[:2])
