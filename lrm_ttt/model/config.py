@@ -25,11 +25,11 @@ class BackboneConfig:
     num_blocks: int = 24
     attention_head_dim: int = 64
     feed_forward_multiple: int = 4
-    mixer: Literal["fast_weight", "softmax"] = "fast_weight"
     memory: MemoryConfig = dataclasses.field(default_factory=MemoryConfig)
     schedule: Schedule = "single"
     views_per_update: int = 4
     scale_outputs: bool = False
+    mixer: Literal["fast_weight", "softmax"] = "fast_weight"
 
     def __post_init__(self) -> None:
         at_least(
@@ -140,10 +140,10 @@ class ModelConfig:
 
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
-    representation: Literal["gaussians", "images", "triplane"] = "gaussians"
     head: GaussianHeadConfig = dataclasses.field(default_factory=GaussianHeadConfig)
-    triplane: TriplaneConfig = dataclasses.field(default_factory=TriplaneConfig)
     normalisation: Literal["focus", "mean_camera", "first_camera", "none"] = "mean_camera"
+    representation: Literal["gaussians", "images", "triplane"] = "gaussians"
+    triplane: TriplaneConfig = dataclasses.field(default_factory=TriplaneConfig)
 
     def __post_init__(self) -> None:
         one_of("representation", self.representation, ("gaussians", "images", "triplane"))
