@@ -30,10 +30,11 @@ def plane_sweep_reference(
 ) -> SweepResult:
     """Compare each pixel, at each of the distances along its unit ray, with what other views show there.
 
-    The first of the views are swept, as many as there are rows of `distances`; the others are only looked at. `costs` is the mean over the two best `neighbours` of the mean absolute colour difference (0..1; UNSEEN_COST where
-    none sees the point). `hulls` is the least coverage 0..1 that any of the `silhouettes` shows there (1 where none
-    sees the point). `world_to_pixel` maps world points to (x z, y z, z) in pixels. Not differentiable. Colours are
-    bilinear; views that a point falls outside of abstain.
+    The first of the views are swept, as many as there are rows of `distances`; the others are only looked at.
+    `costs` is the mean over the two best `neighbours` of the mean absolute colour difference (0..1; UNSEEN_COST
+    where none sees the point). `hulls` is the least coverage 0..1 that any of the `silhouettes` shows there (1
+    where none sees the point). `world_to_pixel` maps world points to (x z, y z, z) in pixels. Not differentiable.
+    Colours are bilinear; views that a point falls outside of abstain.
     """
     results = [
         _sweep_view(view, images, masks, world_to_pixel, origins[view], directions[view], distances[view], near, around)
