@@ -39,43 +39,49 @@ class DescribedView:
     distortion: Distortion | None = None
 
 
-def assemble(
-    name: str,
-    described_by: Path,
-    root: Path,
-    views: Sequence[DescribedView],
-    *,
-    allow_missing: bool,
-    points: torch.Tensor | None = None,
-    notes: Sequence[str] = (),
-) -> SceneSource:
-    """Find the images below `root` and check every camera.
+@dataclasses.dataclass(frozen=True)
+class DescribedCapture:
+    """A capture as the file `described_by` describes it; image names are relative to the folder `root`.
+
+    Nothing was looked for yet: images may be missing. `points` and `notes` are those of `SceneSource`.
+    """
+
+    name: str
+    described_by: Path
+    root: Path
+    views: tuple[DescribedView, ...]
+    points: torch.Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+
+def assemble(capture: DescribedCapture, *, allow_missing: bool, fewest: int = 2) -> SceneSource:
+    """Find the images of a capture and check every camera.
 
     Raises `UnreadableScene` for a missing or broken image (unless `allow_missing`), an image of another shape than its
-    calibration, a matrix that is not rigid, intrinsics that are not positive numbers, and fewer than two views.
+    calibration, a matrix that is not rigid, intrinsics that are not positive numbers, and fewer than `fewest` views.
     """
+    described_by, views = capture.described_by, capture.views
     if not views:
         raise UnreadableScene(f"{described_by}: lists no views. Give a capture with at least two posed images.")
-    kept, sizes, found_notes = _find_images(described_by, root, views, allow_missing)
-    if len(kept) < 2:
+    kept, sizes, found_notes = _find_images(described_by, capture.root, views, allow_missing)
+    if len(kept) < fewest:
         raise UnreadableScene(
             f"{described_by}: only one posed image. A scene needs at least two views: add photographs."
         )
-    notes = [*notes, *found_notes]
     intrinsics = [_intrinsics(described_by, view, size) for (view, _), size in zip(kept, sizes, strict=True)]
     lenses = tuple(
         None if view.distortion is None or view.distortion.changes_nothing else view.distortion for view, _ in kept
     )
     _check_lenses(described_by, kept)
     return SceneSource(
-        name=name,
+        name=capture.name,
         image_paths=tuple(path for _, path in kept),
-        cam_to_world=torch.from_numpy(np.stack([_rigid(described_by, view) for view, _ in kept])),
+        cam_to_world=torch.from_numpy(np.stack([rigid(described_by, view) for view, _ in kept])),
         intrinsics=torch.tensor(intrinsics, dtype=torch.float64),
         image_sizes=tuple(sizes),
         distortion=lenses,
-        points=points,
-        notes=tuple(notes),
+        points=capture.points,
+        notes=(*capture.notes, *found_notes),
     )
 
 
@@ -178,8 +184,8 @@ def _check_lenses(described_by: Path, kept: Sequence[tuple[DescribedView, Path]]
             )
 
 
-def _rigid(described_by: Path, view: DescribedView) -> np.ndarray:
-    """Return the camera-to-world matrix, made rigid where it is not quite."""
+def rigid(described_by: Path, view: DescribedView) -> np.ndarray:
+    """Return the camera-to-world matrix, made rigid where it nearly is; raises `UnreadableScene` where it is not."""
     matrix, where = view.matrix, f"{described_by}: the camera matrix of {view.image_name}"
     if not np.isfinite(matrix).all():
         raise UnreadableScene(f"{where} holds NaN or infinity. Correct or remove this view.")

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrm_ttt.data.assemble import DescribedView, assemble
+from lrm_ttt.data.assemble import DescribedCapture, DescribedView
 from lrm_ttt.data.colmap_binary import check_complete
 from lrm_ttt.data.files import SMALLER_FOLDERS
 from lrm_ttt.data.lens import Distortion
-from lrm_ttt.data.source import SceneSource
 from lrm_ttt.errors import BackendUnavailable, UnreadableScene
 from lrm_ttt.scene.cameras import ImageSize
 
@@ -42,7 +41,7 @@ def find_model(folder: Path) -> Path | None:
     return None
 
 
-def read_colmap(model: Path, *, name: str, allow_missing: bool) -> SceneSource:
+def read_colmap(model: Path, name: str) -> DescribedCapture:
     """Read the posed images of a COLMAP model, sorted by name, with its sparse points.
 
     The frame is COLMAP's. The images are looked for in `images/` (or `images_2`, `images_4`, `images_8`) beside the
@@ -66,7 +65,7 @@ def read_colmap(model: Path, *, name: str, allow_missing: bool) -> SceneSource:
     images = sorted(reconstruction.images.values(), key=lambda image: image.name)
     posed = [image for image in images if image.has_pose]
     notes = [f"{len(images) - len(posed)} images without a pose were left out"] if len(posed) < len(images) else []
-    views = [_view(model, image, reconstruction.cameras[image.camera_id], prefix) for image in posed]
+    views = tuple(_view(model, image, reconstruction.cameras[image.camera_id], prefix) for image in posed)
     if len({image.camera_id for image in posed}) > 1:
         notes.append(f"{len({image.camera_id for image in posed})} cameras")
     others = [
@@ -78,7 +77,7 @@ def read_colmap(model: Path, *, name: str, allow_missing: bool) -> SceneSource:
         notes.append(f"model {model.name} of {len(others) + 1} was read; give the folder of another one to read that")
     xyz = [point.xyz for point in reconstruction.points3D.values()]
     points = torch.from_numpy(np.array(xyz, dtype=np.float64)) if xyz else None
-    return assemble(name, model, root, views, allow_missing=allow_missing, points=points, notes=notes)
+    return DescribedCapture(name, model, root, views, points, tuple(notes))
 
 
 def capture_folder(model: Path) -> Path:

@@ -1,9 +1,12 @@
 """Recognise a capture, whatever its layout, and look at it without decoding an image."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lrm_ttt.data.assemble import DescribedCapture, assemble
 from lrm_ttt.data.colmap import capture_folder, find_model, read_colmap
 from lrm_ttt.data.files import SUFFIXES
 from lrm_ttt.data.opencv_cameras import read_opencv_cameras
@@ -33,28 +36,41 @@ def open_scene(path: Path | str, *, allow_missing: bool = False) -> SceneSource:
     image is missing are left out and noted. Raises `UnreadableScene`, with one message that says what to do, for
     everything that is wrong with the capture.
     """
+    capture = describe_scene(path)
+    with _refusals_explained(Path(path)):
+        return assemble(capture, allow_missing=allow_missing)
+
+
+def describe_scene(path: Path | str) -> DescribedCapture:
+    """Return what the description of a capture says, as `open_scene` does, without looking for its images."""
     path = Path(path).expanduser()
-    try:
+    with _refusals_explained(path):
         if path.is_file():
-            return _read_file(path, allow_missing)
+            return _read_file(path)
         if not path.is_dir():
             raise UnreadableScene(f"{path}: there is no such folder or file. Check the path.")
-        return _read_description(_find_description(path), allow_missing)
+        return _read_description(_find_description(path))
+
+
+@contextlib.contextmanager
+def _refusals_explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UnreadableScene(
             f"{path}: cannot be read ({error.strerror or error}). Check the path and its permissions."
         ) from error
 
 
-def _read_description(path: Path, allow_missing: bool) -> SceneSource:
+def _read_description(path: Path) -> DescribedCapture:
     if path.is_file():
-        return _read_file(path, allow_missing)
-    return read_colmap(path, name=_name(capture_folder(path)), allow_missing=allow_missing)
+        return _read_file(path)
+    return read_colmap(path, _name(capture_folder(path)))
 
 
-def _read_file(path: Path, allow_missing: bool) -> SceneSource:
+def _read_file(path: Path) -> DescribedCapture:
     if path.suffix.lower() in (".bin", ".txt") and path.stem in ("cameras", "images", "points3D", "rigs", "frames"):
-        return _read_description(path.parent, allow_missing)
+        return _read_description(path.parent)
     if path.suffix.lower() != ".json":
         raise UnreadableScene(f"{path}: describes no capture. Give its folder, or {KNOWN_LAYOUTS}.")
     content = _load_json(path)
@@ -62,11 +78,11 @@ def _read_file(path: Path, allow_missing: bool) -> SceneSource:
     if isinstance(frames, list) and frames:
         keys = {key for frame in frames if isinstance(frame, dict) for key in frame}
         if "transform_matrix" in keys and isinstance(content, dict):
-            return read_transforms(path, content, name=_name(path.parent), allow_missing=allow_missing)
+            return read_transforms(path, content, _name(path.parent))
         if "w2c" in keys:
             name = content.get("scene_name") if isinstance(content, dict) else None
             name = name if isinstance(name, str) and name else _name(path.parent)
-            return read_opencv_cameras(path, frames, name=name, allow_missing=allow_missing)
+            return read_opencv_cameras(path, frames, name)
     found = ", ".join(sorted(map(str, content))[:8]) if isinstance(content, dict) else f"a {type(content).__name__}"
     raise UnreadableScene(
         f"{path}: no list of frames with transform_matrix (OpenGL camera-to-world) or w2c (OpenCV world-to-camera); "

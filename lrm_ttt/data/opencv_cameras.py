@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from lrm_ttt.data.assemble import DescribedView, assemble, file_name, matrix_4x4, number, whole_size
-from lrm_ttt.data.source import SceneSource
+from lrm_ttt.data.assemble import DescribedCapture, DescribedView, file_name, matrix_4x4, number, whole_size
 from lrm_ttt.errors import UnreadableScene
 
 
-def read_opencv_cameras(path: Path, frames: list[Any], *, name: str, allow_missing: bool) -> SceneSource:
+def read_opencv_cameras(path: Path, frames: list[Any], name: str) -> DescribedCapture:
     """Read frames of `w2c` (world-to-camera in OpenCV axes) with `fx fy cx cy w h file_path`.
 
     LVSM's `image_path` and `fxfycxcy` are read alike; without `w` and `h` the intrinsics are those of the image file.
@@ -31,7 +30,7 @@ def read_opencv_cameras(path: Path, frames: list[Any], *, name: str, allow_missi
                 size=whole_size(frame, where),
             )
         )
-    return assemble(name, path, path.parent, views, allow_missing=allow_missing)
+    return DescribedCapture(name, path, path.parent, tuple(views))
 
 
 def _intrinsics(frame: dict[str, Any], where: str) -> tuple[float, float, float, float]:

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lrm_ttt.data.assemble import DescribedView, assemble, file_name, matrix_4x4, number, whole_size
+from lrm_ttt.data.assemble import DescribedCapture, DescribedView, file_name, matrix_4x4, number, whole_size
 from lrm_ttt.data.files import path_inside
 from lrm_ttt.data.lens import Distortion
-from lrm_ttt.data.source import SceneSource
 from lrm_ttt.errors import UnreadableScene
 from lrm_ttt.scene.ply import read_points
 
@@ -19,7 +18,7 @@ PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL",
 FISHEYE = ("OPENCV_FISHEYE", "FISHEYE")
 
 
-def read_transforms(path: Path, content: dict[str, Any], *, name: str, allow_missing: bool) -> SceneSource:
+def read_transforms(path: Path, content: dict[str, Any], name: str) -> DescribedCapture:
     """Read cameras whose `transform_matrix` is camera-to-world in OpenGL axes.
 
     The capture's own frame is that of `transform_matrix` *as given*: `applied_transform` and `applied_scale`, which
@@ -53,7 +52,7 @@ def read_transforms(path: Path, content: dict[str, Any], *, name: str, allow_mis
     if any(isinstance(frame, dict) and "mask_path" in frame for frame in content["frames"]):
         notes.append("mask_path is not read; transparency comes from the images' own alpha channel")
     points = _points(path, content, notes)
-    return assemble(name, path, path.parent, views, allow_missing=allow_missing, points=points, notes=notes)
+    return DescribedCapture(name, path, path.parent, tuple(views), points, tuple(notes))
 
 
 def _points(path: Path, content: dict[str, Any], notes: list[str]) -> Tensor | None:
