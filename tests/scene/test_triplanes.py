@@ -1,0 +1,43 @@
+"""Reading the planes."""
+
+import torch
+
+from lrm_ttt.scene.triplanes import PLANE_AXES, FieldNetwork, Triplanes
+
+
+def _network(width: int, batch: int = 1) -> FieldNetwork:
+    sizes = ((2, width), (2,), (0, 2, 2), (0, 2), (4, 2), (4,))
+    return FieldNetwork(*(torch.zeros(batch, *size) for size in sizes))
+
+
+def test_linear_planes_are_reproduced() -> None:
+    """Bilinear interpolation is exact for linear functions, so each plane shows which coordinates it spans."""
+    resolution, extent = 8, 1.5
+    centres = ((torch.arange(resolution) + 0.5) / resolution * 2 - 1) * extent
+    rows, columns = torch.meshgrid(centres, centres, indexing="ij")
+    planes = torch.stack([torch.stack([columns, rows, 2 * columns - rows + 1])] * 3)[None]
+    triplanes = Triplanes(planes, _network(9), extent)
+    reach = extent * (1 - 1 / resolution)
+    points = (torch.rand(1, 100, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1) * reach
+    features = triplanes.features(points).reshape(3, 3, 100)
+    for plane, (first, second) in enumerate(PLANE_AXES):
+        a, b = points[0, :, first], points[0, :, second]
+        torch.testing.assert_close(features[plane], torch.stack([a, b, 2 * a - b + 1]), rtol=0, atol=1e-5)
+    corner = triplanes.features(torch.full((1, 1, 3), extent)).reshape(3, 3)
+    torch.testing.assert_close(corner[:, :2], torch.full((3, 2), reach))
+
+
+def test_scenes_have_their_own_planes_and_network() -> None:
+    generator = torch.Generator().manual_seed(1)
+    network = _network(6, 2).map(lambda tensor: torch.randn(tensor.shape, generator=generator))
+    both = Triplanes(torch.randn(2, 3, 2, 4, 4, generator=generator), network, 1.0)
+    points = torch.rand(2, 30, 3, generator=generator) * 2 - 1
+    density, color = both.radiance(points)
+    assert (density >= 0).all() and (color >= 0).all() and (color <= 1).all()
+    for i in range(2):
+        alone = both[i : i + 1].radiance(points[i : i + 1])
+        torch.testing.assert_close(alone[0], density[i : i + 1])
+        torch.testing.assert_close(alone[1], color[i : i + 1])
+        expected = torch.relu(network.enter[i] @ both.features(points)[i] + network.enter_bias[i][:, None])
+        expected = network.leave[i] @ expected + network.leave_bias[i][:, None]
+        torch.testing.assert_close(torch.sigmoid(expected[1:]), color[i])
