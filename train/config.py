@@ -114,6 +114,8 @@ class TrainConfig:
             raise InvalidConfig(
                 "decay_fraction must lie in [0, 1], ema_decay in [0, 1), and checkpoint_every_minutes be positive."
             )
+        for stage in self.stages:
+            check_losses(stage, self.model.representation)
         patch_size = self.model.tokenizer.patch_size
         for size in (*(stage.image_size for stage in self.stages), self.validation.image_size):
             if any(side < patch_size or side % patch_size for side in size):
@@ -145,3 +147,15 @@ def check_views(where: str, num_inputs: tuple[int, int], room_fraction: float) -
         raise InvalidConfig(f"{where}: num_inputs must be a range from at least 2 upwards, not {list(num_inputs)}.")
     if not 0 <= room_fraction <= 1:
         raise InvalidConfig(f"{where}: room_fraction must lie in [0, 1], not {room_fraction}.")
+
+
+def check_losses(stage: StageConfig, representation: str) -> None:
+    """Refuse terms that the representation has nothing for: only Gaussians have positions and opacities."""
+    lacking = {"gaussians": (), "triplane": ("depth", "opacity", "position", "coverage")}
+    lacking["images"] = (*lacking["triplane"], "alpha")
+    wanted = [name for name in lacking[representation] if getattr(stage.losses, name) > 0]
+    if wanted:
+        raise InvalidConfig(
+            f"stage {stage.name}: losses.{wanted[0]} needs what the representation '{representation}' does not have; "
+            "set it to 0."
+        )

@@ -16,9 +16,8 @@ from accelerate.utils import broadcast_object_list, set_seed
 
 from lrm_ttt.losses.objective import LossTerms, Objective
 from lrm_ttt.model.checkpoint import load_matching
-from lrm_ttt.model.reconstructor import Reconstructor
+from lrm_ttt.model.build import build
 from lrm_ttt.model.scene_model import compile_blocks
-from lrm_ttt.render.render import render
 from lrm_ttt.scene.manipulable import cat
 from lrm_ttt.scene.views import SceneBatch, Views
 from lrm_ttt.train.config import StageConfig, TrainConfig
@@ -29,6 +28,7 @@ from lrm_ttt.train.optimiser import Optimiser, WeightAverage
 from lrm_ttt.train.progress import Progress
 from lrm_ttt.train.run_folder import RunFolder
 from lrm_ttt.train.schedule import learning_rate_factor, stage_at, timed_decay
+from lrm_ttt.train.tasks import render_targets
 from lrm_ttt.train.validation import validate
 
 # Every number of input views is another shape to the compiler.
@@ -59,7 +59,7 @@ class Trainer:
             self.accelerator.init_trackers("tensorboard")
         self.reporter = Reporter(folder, self.accelerator, config.total_steps, config.tensorboard)
         set_seed(config.seed)
-        self.model = Reconstructor(config.model, choose_precision(config.precision, self.device))
+        self.model = build(config.model, choose_precision(config.precision, self.device))
         if self.options.init is not None:
             self._initialise(self.options.init)
         self.model.backbone.checkpointing = config.activation_checkpointing
@@ -141,11 +141,8 @@ class Trainer:
 
     def _learn(self, batch: SceneBatch, stage_index: int, stage: StageConfig) -> None:
         """Add the gradients of one batch."""
-        with self.stopwatch("forward"):
-            gaussians = self.wrapped(batch.inputs)
         targets = rendered_views(batch, stage.num_input_renders)
-        with self.stopwatch("render"):
-            renderings = render(gaussians, targets.cameras, batch.backgrounds)
+        renderings, gaussians = render_targets(self.wrapped, self.config.model, batch, targets, self.stopwatch)
         with self.stopwatch("losses"):
             losses: LossTerms = self._objective(stage_index)(renderings, targets, gaussians, batch.inputs)
         with self.stopwatch("backward"):

@@ -11,7 +11,7 @@ from lrm_ttt import __version__
 from lrm_ttt.config_io import dump_yaml, load_yaml, to_mapping
 from lrm_ttt.errors import IncompatibleCheckpoint, InvalidConfig, OutputExists
 from lrm_ttt.model.checkpoint import compare_shapes, save_pretrained
-from lrm_ttt.model.reconstructor import Reconstructor
+from lrm_ttt.model.scene_model import SceneModel
 from lrm_ttt.train.checkpointing import list_checkpoints, load_checkpoint, restore_random_state, save_checkpoint
 from lrm_ttt.train.config import TrainConfig
 from lrm_ttt.train.hardware import describe
@@ -35,7 +35,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             write_atomically(stored, dump_yaml(config))
 
-    def restore(self, model: Reconstructor, average: WeightAverage, optimiser: Optimiser) -> Progress:
+    def restore(self, model: SceneModel, average: WeightAverage, optimiser: Optimiser) -> Progress:
         """Load the last checkpoint, or begin at the start where there is none yet."""
         checkpoints = list_checkpoints(self.path)
         if not checkpoints:
@@ -53,7 +53,7 @@ class RunFolder:
         return Progress.from_mapping(state["progress"], self.config)
 
     def save(
-        self, model: Reconstructor, average: WeightAverage, optimiser: Optimiser, progress: Progress, command: str
+        self, model: SceneModel, average: WeightAverage, optimiser: Optimiser, progress: Progress, command: str
     ) -> None:
         """Write a checkpoint, and the averaged weights with their provenance as a model that can be loaded."""
         if not self.is_main:

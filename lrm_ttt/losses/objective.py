@@ -36,13 +36,15 @@ class Objective(nn.Module):
             assert config.perceptual_weights is not None
             self.perceptual = PerceptualError(config.perceptual_network, config.perceptual_weights)
 
-    def forward(self, renderings: Renderings, targets: Views, gaussians: Gaussians, inputs: Views) -> LossTerms:
-        """Compare renderings `[b v]` with targets, and Gaussians with the depths and masks of their inputs.
+    def forward(self, renderings: Renderings, targets: Views, gaussians: Gaussians | None, inputs: Views) -> LossTerms:
+        """Compare renderings `[b v]` with targets, and Gaussians, if any, with the depths and masks of their inputs.
 
         There is one Gaussian per pixel of the inputs. Terms that need depths or masks are left out where the views have
         none (rooms have no mask).
         """
-        terms = self._photometric(renderings, targets) | self._geometric(gaussians, inputs)
+        terms = self._photometric(renderings, targets)
+        if gaussians is not None:
+            terms |= self._geometric(gaussians, inputs)
         weighted = [getattr(self.config, name) * term for name, term in terms.items()]
         assert weighted, "every loss weight is 0"
         return LossTerms(terms, torch.stack(weighted).sum())
