@@ -11,9 +11,9 @@ from lrm_ttt.scene.manipulable import Manipulable
 
 # The coordinates that run along the columns and the rows of each plane.
 PLANE_AXES = ((0, 1), (0, 2), (1, 2))
-# Density over the half-extent at raw 0 is DENSITY_SCALE * softplus(DENSITY_SHIFT), about 0.5: thin fog, which every
+# Density over the half-extent at raw 0 is DENSITY_SCALE * softplus(DENSITY_SHIFT), about 0.2: thin fog, which every
 # sample of a ray can thicken or clear. The scale lets raw values of a few make a surface.
-DENSITY_SCALE, DENSITY_SHIFT = 10.0, -3.0
+DENSITY_SCALE, DENSITY_SHIFT = 10.0, -4.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,8 @@ class TriplaneHead(nn.Module):
         self.hidden_bias = nn.Parameter(torch.zeros(rest, hidden))
         self.leave = nn.Parameter(torch.empty(4, hidden))
         self.leave_bias = nn.Parameter(torch.zeros(4))
-        fill_normal(self.linear.weight)
+        # Features of size 1 from the start: with the 0.02 of other heads the first hundred steps are lost.
+        fill_normal(self.linear.weight, 1 / math.sqrt(width))
         for weight in (self.enter, self.hidden):
             fill_normal(weight, math.sqrt(2 / weight.shape[-1]))
         fill_normal(self.leave, 1 / math.sqrt(hidden))
