@@ -13,6 +13,8 @@ from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.layers.block import Block
 from lrm_ttt.layers.initialisation import initialise
 from lrm_ttt.model.config import BackboneConfig
+from lrm_ttt.model.sliced_pass import query_in_slices, update_in_slices
+from lrm_ttt.model.slices import WHOLE, Slices
 from lrm_ttt.model.state import SceneState
 
 
@@ -44,7 +46,7 @@ class Backbone(nn.Module):
         return SceneState(tuple(block.memory.start(batch_size) for block in self._blocks()), num_views=0)
 
     def update(
-        self, tokens: Float[Tensor, "b v n d"], state: SceneState, precision: Precision
+        self, tokens: Float[Tensor, "b v n d"], state: SceneState, precision: Precision, slices: Slices = WHOLE
     ) -> tuple[SceneState, Float[Tensor, "b v n d"]]:
         """Write the tokens of `v` views and return the new state with the features that these tokens read.
 
@@ -59,7 +61,12 @@ class Backbone(nn.Module):
                 "'causal'."
             )
         batch, num_views, window, width = tokens.shape
-        chunk = None if schedule == "single" else window * self.config.views_per_update
+        views_per_update = None if schedule == "single" else self.config.views_per_update
+        if slices.cut(num_views):
+            plan = (views_per_update, schedule == "causal", precision.newton_schulz, precision.compute)
+            memories, features = update_in_slices(self._blocks(), tokens, state.memories, slices, *plan)
+            return SceneState(memories, state.num_views + num_views), features
+        chunk = None if views_per_update is None else window * views_per_update
         arguments = (window, chunk, schedule == "causal", precision.newton_schulz, precision.compute)
         x = tokens.reshape(batch, num_views * window, width)
         updated = []
@@ -72,10 +79,12 @@ class Backbone(nn.Module):
         return SceneState(tuple(updated), state.num_views + num_views), x.reshape(batch, num_views, window, width)
 
     def query(
-        self, tokens: Float[Tensor, "b v n d"], state: SceneState, precision: Precision
+        self, tokens: Float[Tensor, "b v n d"], state: SceneState, precision: Precision, slices: Slices = WHOLE
     ) -> Float[Tensor, "b v n d"]:
         """Read the state with the tokens of `v` query views; they attend only among themselves, view by view."""
         batch, num_views, window, width = tokens.shape
+        if slices.cut(num_views):
+            return query_in_slices(self._blocks(), tokens, state.memories, slices, precision.compute)
         x = tokens.reshape(batch, num_views * window, width)
         for block, memory in zip(self._blocks(), state.memories, strict=True):
             x = block.query(x, memory, window, precision.compute)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lrm_ttt.kernels.plane_sweep.op import plane_sweep
+from lrm_ttt.kernels.plane_sweep.op import SweepResult, plane_sweep
 from lrm_ttt.model.config import EvidenceConfig
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.manipulable import Manipulable
@@ -18,6 +18,8 @@ from lrm_ttt.scene.views import Views
 
 # Distances swept in captures without masks, as multiples of the distance to the focus.
 NEAREST, FARTHEST = 0.4, 6.0
+# Some of the views of a scene: a range of them, or their positions.
+Part = slice | Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,48 +74,64 @@ def distance_range(cameras: Cameras, is_object: bool) -> DistanceRange:
 
 
 @torch.no_grad()
-def gather_evidence(views: Views, ranges: DistanceRange, config: EvidenceConfig) -> Evidence:
-    """Sweep all views `[b v]` of each scene, each against its nearest others."""
+def gather_evidence(views: Views, ranges: DistanceRange, config: EvidenceConfig, part: Part = slice(None)) -> Evidence:
+    """Sweep the views `part` (all) of each scene `[b v]`, each against its nearest others among all views."""
+    own = ranges[:, part]
     planes = (torch.arange(config.num_planes, device=views.images.device) + 0.5) / config.num_planes
-    distances = ranges.at(planes.expand(*views.shape, -1))
-    world_to_pixel = _intrinsic_matrices(views.cameras) @ views.cameras.world_to_cam[..., :3, :]
-    origins, directions = views.cameras.centres, views.cameras.rays()[1]
-    neighbours = choose_neighbours(views.cameras, config.num_neighbours)
-    silhouettes = choose_silhouettes(views.cameras, config.num_silhouettes)
+    distances = own.at(planes.expand(*own.shape, -1))
+    neighbours = choose_neighbours(views.cameras, config.num_neighbours, part)
+    # Views without masks fill their images: their silhouettes carve nothing.
+    count = 0 if views.masks is None else config.num_silhouettes
+    silhouettes = choose_silhouettes(views.cameras, count, part)
     swept = [
-        plane_sweep(*inputs)
-        for inputs in zip(
-            views.images,
-            views.coverage,
-            world_to_pixel,
-            origins,
-            directions,
-            distances,
-            neighbours,
-            silhouettes,
-            strict=True,
-        )
+        _sweep(views[scene], part, distances[scene], neighbours[scene], silhouettes[scene])
+        for scene in range(views.shape[0])
     ]
     return Evidence(torch.stack([one.costs for one in swept]), torch.stack([one.hulls for one in swept]))
 
 
-def choose_neighbours(cameras: Cameras, count: int) -> Int[Tensor, "b v n"]:
-    """Return the nearest others of each view `[b v]`, nearest first: at most `count`, fewer where there are no more."""
-    return _others_by_distance(cameras)[..., :count]
+def _sweep(
+    views: Views,
+    part: Part,
+    distances: Float[Tensor, "s planes"],
+    neighbours: Int[Tensor, "s n"],
+    silhouettes: Int[Tensor, "s m"],
+) -> SweepResult:
+    """Sweep the views `part` of one scene; no other view is touched but those that they look at."""
+    num_views = views.shape[0]
+    own = torch.arange(num_views, device=distances.device)[part]
+    if len(own) < num_views or not isinstance(part, slice):
+        others = torch.cat([neighbours.flatten(), silhouettes.flatten()]).unique()
+        rig = torch.cat([own, others[~torch.isin(others, own)]])
+        place = torch.empty(num_views, dtype=torch.long, device=rig.device)
+        place[rig] = torch.arange(len(rig), device=rig.device)
+        views, neighbours, silhouettes = views[rig], place[neighbours], place[silhouettes]
+    cameras = views.cameras
+    world_to_pixel = _intrinsic_matrices(cameras) @ cameras.world_to_cam[:, :3]
+    swept = cameras[: len(own)]
+    rays = swept.centres, swept.rays()[1]
+    return plane_sweep(views.images, views.coverage, world_to_pixel, *rays, distances, neighbours, silhouettes)
 
 
-def choose_silhouettes(cameras: Cameras, count: int) -> Int[Tensor, "b v n"]:
-    """Return at most `count` others of each view `[b v]`, spread evenly from the nearest to the farthest."""
-    order = _others_by_distance(cameras)
+def choose_neighbours(cameras: Cameras, count: int, part: Part = slice(None)) -> Int[Tensor, "b s n"]:
+    """Return the nearest others of the views `part` (all) of `[b v]`, nearest first: at most `count`."""
+    return _others_by_distance(cameras, part)[..., :count]
+
+
+def choose_silhouettes(cameras: Cameras, count: int, part: Part = slice(None)) -> Int[Tensor, "b s n"]:
+    """Return at most `count` others of the views `part` (all) of `[b v]`, evenly from the nearest to the farthest."""
+    order = _others_by_distance(cameras, part)
     spread = torch.linspace(0, order.shape[-1] - 1, min(count, order.shape[-1]), device=order.device)
     return order[..., spread.round().long()]
 
 
-def _others_by_distance(cameras: Cameras) -> Int[Tensor, "b v n"]:
+def _others_by_distance(cameras: Cameras, part: Part) -> Int[Tensor, "b s n"]:
     num_views = cameras.shape[-1]
-    apart = torch.cdist(cameras.centres.double(), cameras.centres.double())
-    apart = apart + 1 - cameras.forward.double() @ cameras.forward.double().mT
-    apart = apart + torch.eye(num_views, device=apart.device) * 1e9
+    centres, forward = cameras.centres.double(), cameras.forward.double()
+    # Not by a matrix product, whose rounding depends on how many rows there are.
+    apart = torch.cdist(centres[:, part], centres, compute_mode="donot_use_mm_for_euclid_dist")
+    apart = apart + 1 - forward[:, part] @ forward.mT
+    apart = apart + torch.eye(num_views, device=apart.device)[part] * 1e9
     # Ties (regular rigs have many) go to the lower index, and rounding must not decide.
     return (apart * 1e6).round().argsort(dim=-1, stable=True)[..., : num_views - 1]
 

@@ -24,8 +24,9 @@ class NovelViewModel(SceneModel):
     def query(self, state: SceneState, cameras: Cameras) -> Tensor:
         """Render images `[b v 3 h w]` in 0..1 of target cameras `[b v]`, whose tokens carry rays alone."""
         tokens = self.tokenizer.embed_rays(cameras, self.precision.compute)
-        features = self.backbone.query(tokens, state, self.precision)
-        return self.head(features, cameras.image_size, self.precision.compute)
+        features = self.backbone.query(tokens, state, self.precision, self.slices)
+        size, dtype = cameras.image_size, self.precision.compute
+        return self.slices.map(lambda part: self.head(features[:, part], size, dtype), cameras.shape[1])
 
     def forward(self, inputs: Views, targets: Cameras) -> Tensor:
         """Render the targets from the inputs."""

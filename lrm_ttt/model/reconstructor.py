@@ -1,5 +1,6 @@
 """Posed views in, Gaussians out: tokenizer, backbone and head as one model."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -66,11 +67,13 @@ class Reconstructor(SceneModel):
             state = self.update(self.start(inputs.shape[0]), inputs)
             return self.query(state, inputs if virtual is None else inputs[:, list(virtual)])
         tokens = self.tokenize(inputs)
-        _, features = self.backbone.update(tokens.tokens, self.start(inputs.shape[0]), self.precision)
+        _, features = self.backbone.update(tokens.tokens, self.start(inputs.shape[0]), self.precision, self.slices)
+        # The tokens themselves have had their day, and need not be held beside the features.
+        tokens = dataclasses.replace(tokens, tokens=features)
         if virtual is not None:
-            tokens, features = tokens[:, list(virtual)], features[:, list(virtual)]
-        return self.head(features, tokens, self.precision.compute)
+            tokens = tokens[:, list(virtual)]
+        return self.head(tokens.tokens, tokens, self.precision.compute, self.slices)
 
     def _decode(self, state: SceneState, tokens: ViewTokens) -> Gaussians:
-        features = self.backbone.query(tokens.tokens, state, self.precision)
-        return self.head(features, tokens, self.precision.compute)
+        features = self.backbone.query(tokens.tokens, state, self.precision, self.slices)
+        return self.head(features, tokens, self.precision.compute, self.slices)

@@ -6,23 +6,27 @@ from torch import Tensor, nn
 from lrm_ttt.layers.initialisation import fill_normal
 from lrm_ttt.model.backbone import Backbone, Precision
 from lrm_ttt.model.config import ModelConfig
+from lrm_ttt.model.hub import HubModel
+from lrm_ttt.model.slices import WHOLE, Slices
 from lrm_ttt.model.state import SceneState
 from lrm_ttt.model.tokenizer import Tokenizer, ViewTokens
 from lrm_ttt.scene.views import Views
 
 
-class SceneModel(nn.Module):
+class SceneModel(nn.Module, HubModel):
     """Tokenizer and backbone; a subclass adds what queries the state and what they become.
 
     Nothing is mutated: the scene state is an argument and a result. Views are `[b v]`, in the scene's normalised frame
     (scene/similarity.py, `config.normalisation`), with height and width multiples of the patch size. `precision` is an
-    attribute because every part shares it; parameters stay fp32.
+    attribute because every part shares it, and so is `slices`, which says how many views are worked on at a time;
+    parameters stay fp32.
     """
 
     def __init__(self, config: ModelConfig, precision: Precision | None = None) -> None:
         super().__init__()
         self.config = config
         self.precision = precision or Precision()
+        self.slices: Slices = WHOLE
         self.tokenizer = Tokenizer(config.backbone.width, config.tokenizer)
         self.backbone = Backbone(config.backbone)
         for embed in (self.tokenizer.embed, getattr(self.tokenizer, "embed_evidence", None)):
@@ -31,7 +35,7 @@ class SceneModel(nn.Module):
 
     def tokenize(self, views: Views) -> ViewTokens:
         """Embed views; matching evidence, where configured, is gathered among these views."""
-        return self.tokenizer(views, self.precision.compute)
+        return self.tokenizer(views, self.precision.compute, self.slices)
 
     def start(self, batch_size: int) -> SceneState:
         """Return the state before any view."""
@@ -43,7 +47,7 @@ class SceneModel(nn.Module):
         With the schedule `causal`, matching evidence is gathered within each chunk of `views_per_update` views, so
         that a stream of chunks writes what one pass over all of them writes.
         """
-        return self.backbone.update(self._written(views), state, self.precision)[0]
+        return self.backbone.update(self._written(views), state, self.precision, self.slices)[0]
 
     def _written(self, views: Views) -> Tensor:
         chunk = self.config.backbone.views_per_update

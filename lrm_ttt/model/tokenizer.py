@@ -1,9 +1,11 @@
 """Views to tokens: rays, colours and, where configured, matching evidence, cut into patches."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
@@ -11,6 +13,7 @@ from lrm_ttt.layers.norms import LayerNorm, Linear
 from lrm_ttt.layers.patches import patchify
 from lrm_ttt.model.config import TokenizerConfig
 from lrm_ttt.model.evidence import DistanceRange, Evidence, distance_range, gather_evidence
+from lrm_ttt.model.slices import WHOLE, Slices
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.manipulable import Manipulable
 from lrm_ttt.scene.views import Views
@@ -22,12 +25,18 @@ EVIDENCE_POOL = 2
 
 @dataclasses.dataclass(frozen=True)
 class ViewTokens(Manipulable):
-    """Embedded views `[b v]` with what the head needs to know of them; tokens run over patch rows, then columns."""
+    """Embedded views `[b v]` with what the head needs to know of them; tokens run over patch rows, then columns.
+
+    Evidence is kept, or gathered when it is asked for: then `places` are the positions of the views, the same in every
+    scene, among those that `gather` sweeps.
+    """
 
     tokens: Float[Tensor, "*b n d"]
     views: Views
     ranges: DistanceRange
     evidence: Evidence | None
+    places: Int[Tensor, "*b"] | None = None
+    gather: Callable[[Tensor], Evidence] | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -38,6 +47,13 @@ class ViewTokens(Manipulable):
     def num_tokens(self) -> int:
         """Tokens of one view."""
         return self.tokens.shape[-2]
+
+    def evidence_of(self, part: slice) -> Evidence:
+        """Return the evidence of the views `part` of `[b v]`, for a model that has any."""
+        if self.evidence is not None:
+            return self.evidence[:, part]
+        assert self.gather is not None and self.places is not None
+        return self.gather(self.places[0, part])
 
 
 def ray_channels(cameras: Cameras, images: Float[Tensor, "*b 3 h w"] | None) -> Float[Tensor, "*b h w 12"]:
@@ -63,16 +79,30 @@ class Tokenizer(nn.Module):
             self.embed_evidence = Linear(pooled * (2 * config.evidence.num_planes + 1), width, bias=False)
         self.norm = LayerNorm(width)
 
-    def forward(self, views: Views, dtype: torch.dtype) -> ViewTokens:
-        """Embed views `[b v]`, in scene coordinates, whose height and width are multiples of the patch size."""
+    def forward(self, views: Views, dtype: torch.dtype, slices: Slices = WHOLE) -> ViewTokens:
+        """Embed views `[b v]`, in scene coordinates, whose height and width are multiples of the patch size.
+
+        In slices the evidence is not kept, but gathered again when it is asked for.
+        """
         ranges = distance_range(views.cameras, is_object=views.masks is not None)
+        if self.config.evidence is None:
+            return ViewTokens(
+                slices.map(lambda part: self._embed(views[:, part], None, dtype), views.shape[1]), views, ranges, None
+            )
+        if not slices.cut(views.shape[1]):
+            evidence = gather_evidence(views, ranges, self.config.evidence)
+            return ViewTokens(self._embed(views, evidence, dtype), views, ranges, evidence)
+        gather = functools.partial(gather_evidence, views, ranges, self.config.evidence)
+        tokens = slices.map(lambda part: self._embed(views[:, part], gather(part), dtype), views.shape[1])
+        places = torch.arange(views.shape[1], device=tokens.device).expand(*views.shape)
+        return ViewTokens(tokens, views, ranges, None, places, gather)
+
+    def _embed(self, views: Views, evidence: Evidence | None, dtype: torch.dtype) -> Float[Tensor, "b v n d"]:
         channels = ray_channels(views.cameras, views.images)
         tokens = self.embed(patchify(channels, self.config.patch_size).to(dtype))
-        evidence = None
-        if self.config.evidence is not None:
-            evidence = gather_evidence(views, ranges, self.config.evidence)
+        if evidence is not None:
             tokens = tokens + self.embed_evidence(self._evidence_patches(views, evidence).to(dtype))
-        return ViewTokens(self.norm(tokens, self.norm.weight.dtype), views, ranges, evidence)
+        return self.norm(tokens, self.norm.weight.dtype)
 
     def embed_rays(self, cameras: Cameras, dtype: torch.dtype) -> Float[Tensor, "b v n d"]:
         """Embed cameras `[b v]` without images: zeros in place of colours (LVSM), and no evidence."""

@@ -4,6 +4,7 @@ The network weighs, denoises and fills in what matching already shows.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,8 @@ from lrm_ttt.layers.initialisation import fill_normal
 from lrm_ttt.layers.norms import LayerNorm, Linear
 from lrm_ttt.layers.patches import patchify, unpatchify
 from lrm_ttt.model.config import EvidenceConfig, GaussianHeadConfig
-from lrm_ttt.model.consistency import NUM_VERDICTS, judge
+from lrm_ttt.model.consistency import NUM_VERDICTS, judge, surfaces
+from lrm_ttt.model.slices import WHOLE, Slices
 from lrm_ttt.model.tokenizer import ViewTokens
 from lrm_ttt.scene.gaussians import SH_C0, Gaussians
 from lrm_ttt.scene.rotations import matrix_to_wxyz, multiply_wxyz
@@ -26,6 +28,15 @@ FOOTPRINT_PX = 0.6
 FOOTPRINT_RANGE = 3.0
 # Matching evidence speaks in logits of about ten; so must the network, to be heard against it.
 LOGIT_GAIN = 8.0
+
+
+class _Sight(NamedTuple):
+    """What the head sees in views before it knows whether others agree."""
+
+    hidden: Float[Tensor, "n c h w"]
+    hulls: Float[Tensor, "n k h w"]
+    planes: Float[Tensor, "n k h w"]
+    share: Float[Tensor, "n h w"]
 
 
 class EvidenceGaussianHead(nn.Module):
@@ -59,29 +70,69 @@ class EvidenceGaussianHead(nn.Module):
             assert last.bias is not None
             nn.init.zeros_(last.bias)
 
-    def forward(self, features: Float[Tensor, "b v n d"], queries: ViewTokens, dtype: torch.dtype) -> Gaussians:
-        """Return Gaussians `[b, v * h * w]` in the order view, patch row, patch column, row, column."""
-        assert queries.evidence is not None
-        views = queries.views
+    def forward(
+        self,
+        features: Float[Tensor, "b v n d"],
+        queries: ViewTokens,
+        dtype: torch.dtype,
+        slices: Slices = WHOLE,
+    ) -> Gaussians:
+        """Return Gaussians `[b, v * h * w]` in the order view, patch row, patch column, row, column.
+
+        In slices every view is looked at twice: its opacities hang on the depth maps of the others.
+        """
+        num_views, (height, width) = queries.shape[1], queries.views.image_size
+
+        def look(part: slice) -> _Sight:
+            return self._look(features, queries, dtype, part)
+
+        if slices.cut(num_views):
+            found = slices.map(lambda part: self._surface(look(part), queries, part), num_views)
+            return slices.gaussians(
+                lambda part: self._decide(look(part), queries, found, dtype, part), num_views, height * width
+            )
+        sight = look(slice(0, num_views))
+        found = self._surface(sight, queries, slice(0, num_views))
+        return slices.gaussians(
+            lambda part: self._decide(sight, queries, found, dtype, part), num_views, height * width
+        )
+
+    def _look(self, features: Float[Tensor, "b v n d"], queries: ViewTokens, dtype: torch.dtype, part: slice) -> _Sight:
+        """Weigh the planes of the sweep in the views `part`."""
+        views = queries.views[:, part]
         height, width = views.image_size
-        costs, hulls = queries.evidence.costs.flatten(0, 1), queries.evidence.hulls.flatten(0, 1)
-        images = views.images.flatten(0, 1)
-        masks = views.coverage.flatten(0, 1)
-        local = self.linear(self.norm(features, dtype)).flatten(0, 1)
+        evidence = queries.evidence_of(part)
+        costs, hulls = evidence.costs.flatten(0, 1), evidence.hulls.flatten(0, 1)
+        images, masks = views.images.flatten(0, 1), views.coverage.flatten(0, 1)
+        local = self.linear(self.norm(features[:, part], dtype)).flatten(0, 1)
         local = unpatchify(local, self.patch_size, height // self.patch_size, width // self.patch_size).movedim(-1, 1)
         seen = torch.cat([1 - 4 * costs, hulls * 2 - 1, images * 2 - 1, masks * 2 - 1], 1).to(dtype)
         hidden = self._convolve(torch.cat([local, seen], 1))
         learned = LOGIT_GAIN * _convolved(self.decode_planes, hidden).float()
         planes = (learned + self._plane_logits(costs, hulls)).softmax(1)
-        share = self._expected_plane(planes)
-        verdicts = judge(queries, share, masks, costs.shape[1])
-        settled = gelu(_convolved(self.settle, torch.cat([hidden, verdicts.to(dtype)], 1)))
-        raw = _convolved(self.decode, settled + hidden).float().movedim(1, -1)
-        share = share[..., None] + 0.1 * torch.tanh(raw[..., :1])
+        return _Sight(hidden, hulls, planes, self._expected_plane(planes))
+
+    @staticmethod
+    def _surface(sight: _Sight, queries: ViewTokens, part: slice) -> Float[Tensor, "b s h w"]:
+        """Return the depth maps of the views `part`."""
+        views = queries.views[:, part]
+        return surfaces(sight.share, views.coverage.flatten(0, 1)).unflatten(0, views.shape)
+
+    def _decide(
+        self, sight: _Sight, queries: ViewTokens, surface: Float[Tensor, "b v h w"], dtype: torch.dtype, part: slice
+    ) -> Gaussians:
+        """Hear what all views say of what the views `part` see, and decode their Gaussians."""
+        views = queries.views[:, part]
+        masks = views.coverage.flatten(0, 1)
+        verdicts = judge(queries, sight.share, surface, sight.planes.shape[1], part)
+        settled = gelu(_convolved(self.settle, torch.cat([sight.hidden, verdicts.to(dtype)], 1)))
+        raw = _convolved(self.decode, settled + sight.hidden).float().movedim(1, -1)
+        share = sight.share[..., None] + 0.1 * torch.tanh(raw[..., :1])
         on_mask, on_hull, on_seen_through = self.opacity_weights
-        hull = (hulls * planes).sum(1)
+        hull = (sight.hulls * sight.planes).sum(1)
         logit = on_mask * (2 * masks[:, 0] - 1) + on_hull * (hull - 1) + on_seen_through * verdicts[:, 0]
-        return self._gaussians(queries, share, raw[..., 1:], images.movedim(1, -1), logit[..., None])
+        colors = views.images.flatten(0, 1).movedim(1, -1)
+        return self._gaussians(queries[:, part], share, raw[..., 1:], colors, logit[..., None])
 
     def _convolve(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o h w"]:
         x = gelu(_convolved(self.gather, x))

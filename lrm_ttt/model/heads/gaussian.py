@@ -9,6 +9,7 @@ from lrm_ttt.layers.initialisation import fill_normal
 from lrm_ttt.layers.norms import LayerNorm, Linear
 from lrm_ttt.layers.patches import patchify
 from lrm_ttt.model.config import GaussianHeadConfig
+from lrm_ttt.model.slices import WHOLE, Slices
 from lrm_ttt.model.tokenizer import ViewTokens
 from lrm_ttt.scene.gaussians import Gaussians
 
@@ -25,8 +26,20 @@ class GaussianHead(nn.Module):
         self.linear = Linear(width, patch_size**2 * (11 + 3 * self.num_sh), bias=False)
         fill_normal(self.linear.weight)
 
-    def forward(self, features: Float[Tensor, "b v n d"], queries: ViewTokens, dtype: torch.dtype) -> Gaussians:
+    def forward(
+        self,
+        features: Float[Tensor, "b v n d"],
+        queries: ViewTokens,
+        dtype: torch.dtype,
+        slices: Slices = WHOLE,
+    ) -> Gaussians:
         """Return Gaussians `[b, v * h * w]` in the order view, patch row, patch column, row, column."""
+        num_views, (height, width) = queries.shape[1], queries.views.image_size
+        return slices.gaussians(
+            lambda part: self._decode(features[:, part], queries[:, part], dtype), num_views, height * width
+        )
+
+    def _decode(self, features: Float[Tensor, "b v n d"], queries: ViewTokens, dtype: torch.dtype) -> Gaussians:
         config = self.config
         raw = self.linear(self.norm(features, dtype)).to(features.dtype)
         raw = raw.reshape(*features.shape[:2], -1, 11 + 3 * self.num_sh)

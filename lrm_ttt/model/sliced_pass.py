@@ -1,0 +1,107 @@
+"""The pass of tokens through the blocks in slices of views: equal to `Block.forward` and `Block.query` in turn.
+
+Keys, values and hidden activations exist for one slice at a time; the residual stream alone is held for all views. For
+inference: nothing here is differentiable.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrm_ttt.kernels.fast_weight.reference import Gradients
+from lrm_ttt.kernels.fast_weight.weights import FastWeights
+from lrm_ttt.layers.attention import KeyValues, SoftmaxMemory
+from lrm_ttt.layers.block import Block, Memory
+from lrm_ttt.layers.fast_weight import FastWeightMemory
+from lrm_ttt.model.slices import Slices
+
+
+def update_in_slices(
+    blocks: Iterable[Block],
+    tokens: Float[Tensor, "b v n d"],
+    memories: Sequence[Memory],
+    slices: Slices,
+    views_per_update: int | None,
+    causal: bool,
+    newton_schulz_dtype: torch.dtype | None,
+    dtype: torch.dtype,
+) -> tuple[tuple[Memory, ...], Float[Tensor, "b v n d"]]:
+    """Let the tokens of input views write the memories and read them; return the memories and what was read.
+
+    `views_per_update` None writes all views at once; `causal` reads after each update, otherwise all read at the end.
+    """
+    assert not torch.is_grad_enabled(), "slices are for inference"
+    x, num_views = tokens.clone(), tokens.shape[1]
+    chunk = views_per_update or num_views
+    updated = []
+    for block, memory in zip(blocks, memories, strict=True):
+        for start in range(0, num_views, chunk):
+            written = slices.of(min(start + chunk, num_views), start)
+            for part in written:
+                x[:, part] = _rows(block.attend(_tokens(x[:, part]), x.shape[2], dtype), x)
+            memory = _write(block, x, memory, written, newton_schulz_dtype, dtype)
+            for part in written if causal else ():
+                x[:, part] = _rows(_read(block, _tokens(x[:, part]), memory, dtype), x)
+        for part in () if causal else slices.of(num_views):
+            x[:, part] = _rows(_read(block, _tokens(x[:, part]), memory, dtype), x)
+        updated.append(memory)
+    return tuple(updated), x
+
+
+def query_in_slices(
+    blocks: Iterable[Block],
+    tokens: Float[Tensor, "b v n d"],
+    memories: Sequence[Memory],
+    slices: Slices,
+    dtype: torch.dtype,
+) -> Float[Tensor, "b v n d"]:
+    """Let the tokens of query views read the memories, and return what they read."""
+    assert not torch.is_grad_enabled(), "slices are for inference"
+    x = tokens.clone()
+    for block, memory in zip(blocks, memories, strict=True):
+        for part in slices.of(x.shape[1]):
+            x[:, part] = _rows(block.query(_tokens(x[:, part]), memory, x.shape[2], dtype), x)
+    return x
+
+
+def _write(
+    block: Block,
+    x: Float[Tensor, "b v n d"],
+    memory: Memory,
+    parts: Sequence[slice],
+    newton_schulz_dtype: torch.dtype | None,
+    dtype: torch.dtype,
+) -> Memory:
+    """Write one chunk, given in slices."""
+    if isinstance(block.memory, SoftmaxMemory):
+        assert isinstance(memory, KeyValues)
+        kept = [memory] if memory.keys.shape[-2] else []
+        for part in parts:
+            said = block.memory.tokens(block.memory_norm(_tokens(x[:, part]), dtype))
+            # Copies, so that the queries that they lie among need not be kept.
+            kept.append(KeyValues(said.k.clone(), said.v.clone()))
+        keys, values = zip(*kept, strict=True)
+        return KeyValues(torch.cat(keys, -2), torch.cat(values, -2))
+    assert isinstance(block.memory, FastWeightMemory) and isinstance(memory, FastWeights)
+    total: Gradients | None = None
+    for part in parts:
+        tokens = block.memory.tokens(block.memory_norm(_tokens(x[:, part]), dtype))
+        gradients = block.memory.gradients(memory, tokens)
+        wide = Gradients(*(one.to(torch.promote_types(one.dtype, torch.float32)) for one in gradients))
+        total = wide if total is None else Gradients(*(one + more for one, more in zip(total, wide, strict=True)))
+    assert total is not None
+    return block.memory.commit(memory, total, newton_schulz_dtype or dtype)
+
+
+def _read(block: Block, x: Float[Tensor, "b m d"], memory: Memory, dtype: torch.dtype) -> Float[Tensor, "b m d"]:
+    return block.feed(block.read(x, memory, dtype), dtype)
+
+
+def _tokens(x: Float[Tensor, "b s n d"]) -> Float[Tensor, "b m d"]:
+    return x.flatten(1, 2)
+
+
+def _rows(tokens: Float[Tensor, "b m d"], x: Float[Tensor, "b v n d"]) -> Float[Tensor, "b s n d"]:
+    return tokens.unflatten(1, (-1, x.shape[2]))
