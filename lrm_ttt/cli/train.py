@@ -38,9 +38,11 @@ def run(arguments: Arguments) -> None:
 
     from lrm_ttt.config_io import load_yaml
     from lrm_ttt.errors import InvalidConfig
+    from lrm_ttt.pipeline.memory import keep_freed_memory
     from lrm_ttt.train.config import TrainConfig
     from lrm_ttt.train.loop import RunOptions, Trainer
 
+    keep_freed_memory()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     logging.getLogger("lrm_ttt").setLevel(logging.INFO)
     config = load_yaml(arguments.config, TrainConfig)
