@@ -11,6 +11,7 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from lrm_ttt import __version__
 from lrm_ttt.errors import LrmTttError
@@ -19,6 +20,7 @@ COMMANDS = {
     "reconstruct": "posed images to Gaussian splats, with a report",
     "render": "a .ply of Gaussians to images and a video",
     "train": "train or resume a model from a YAML file",
+    "import-weights": "a published checkpoint to a model folder",
     "doctor": "what this installation has, and what it lacks",
 }
 
@@ -64,9 +66,14 @@ def run(name: str, words: Sequence[str]) -> None:
     """Parse the words that follow the command's name and run it; a usage error exits with status 2."""
     import tyro
 
-    module = importlib.import_module(f"lrm_ttt.cli.{name}")
+    module = load_command(name)
     description = module.__doc__ or COMMANDS[name]
     module.run(tyro.cli(module.Arguments, prog=f"lrm-ttt {name}", description=description, args=list(words)))
+
+
+def load_command(name: str) -> ModuleType:
+    """Import the module of a command; a dash in the name is an underscore in the module's."""
+    return importlib.import_module(f"lrm_ttt.cli.{name.replace('-', '_')}")
 
 
 def reader_has_left() -> bool:

@@ -3,16 +3,19 @@
 import dataclasses
 import importlib.resources
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from lrm_ttt.errors import BackendUnavailable, IncompatibleCheckpoint
 from lrm_ttt.kernels.rasterizer.op import available_backends
 from lrm_ttt.model.backbone import Precision
-from lrm_ttt.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE, find_pretrained, from_pretrained, read_config
+from lrm_ttt.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE, find_pretrained, read_config
 from lrm_ttt.model.config import ModelConfig, Schedule
 from lrm_ttt.model.reconstructor import Reconstructor
+from lrm_ttt.model.scene_model import SceneModel
 
+M = TypeVar("M", bound=SceneModel)
 EMBEDDED = "embedded"
 # Processors that multiply bf16 faster than fp32, in the words of /proc/cpuinfo.
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -48,8 +51,15 @@ def load(
     folder: Path, device: torch.device, *, precision: str = "auto", schedule: Schedule | None = None
 ) -> Reconstructor:
     """Return the model of a folder, ready to reconstruct on `device`."""
+    return load_as(Reconstructor, folder, device, precision=precision, schedule=schedule)
+
+
+def load_as(
+    cls: type[M], folder: Path, device: torch.device, *, precision: str = "auto", schedule: Schedule | None = None
+) -> M:
+    """Return the model of a folder, ready to work on `device`; raises `IncompatibleCheckpoint` for another class."""
     dtype = torch.bfloat16 if choose_precision(precision, device) == "bf16" else torch.float32
-    model = from_pretrained(folder, device, Precision(compute=dtype))
+    model = cls.from_pretrained(folder, device=device, precision=Precision(compute=dtype))
     model.config = with_schedule(model.config, schedule)
     model.backbone.config = model.config.backbone
     return model

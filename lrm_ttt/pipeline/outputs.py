@@ -8,14 +8,23 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from lrm_ttt.errors import LrmTttError, OutputExists
 
 # All that a folder of results may hold. With anything else in it, it is not only ours, and is not replaced.
 RESULT_NAMES = frozenset(
-    {"scene.ply", "metrics.json", "config.yaml", "report.html", "sheet.png", "video.mp4", "renders"}
+    {
+        "scene.ply",
+        "state.safetensors",
+        "metrics.json",
+        "config.yaml",
+        "report.html",
+        "sheet.png",
+        "video.mp4",
+        "renders",
+    }
 )
 # What the system says when it will not write, as opposed to a mistake of ours.
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
@@ -24,9 +33,10 @@ MACOS_RENAME_SWAP = 2
 
 
 @contextlib.contextmanager
-def output_folder(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+def output_folder(out: Path | str, *, overwrite: bool = False, names: Set[str] = RESULT_NAMES) -> Iterator[Path]:
     """Yield an empty folder beside `out` that takes its place when the block ends, and vanishes when it raises.
 
+    `names` are all that an earlier result may hold.
     Folders that killed runs left behind are removed, and an earlier result that such a run had moved aside returns.
     Raises `OutputExists` for an `out` that holds a result already (unless `overwrite`) or anything else, before the
     block runs, and `LrmTttError` where the system refuses to write.
@@ -35,11 +45,11 @@ def output_folder(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]
     with refusals_explained(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         clean_up(out)
-        check_replaceable(out, overwrite)
+        check_replaceable(out, overwrite, names)
         folder, lock = _make_locked(out)
         try:
             yield folder
-            check_replaceable(out, overwrite)
+            check_replaceable(out, overwrite, names)
             swap_in(folder, out)
         finally:
             # After a swap this is the earlier result, otherwise the unfinished one.
@@ -47,14 +57,14 @@ def output_folder(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]
             os.close(lock)
 
 
-def check_replaceable(out: Path, overwrite: bool) -> None:
+def check_replaceable(out: Path, overwrite: bool, results: Set[str] = RESULT_NAMES) -> None:
     """Raise `OutputExists` unless `out` is absent, empty, or (with `overwrite`) a folder of results."""
     if not out.exists():
         return
     if not out.is_dir():
         raise OutputExists(f"{out}: is a file, where a folder of results belongs. Name another one with -o.")
     names = sorted(path.name for path in out.iterdir())
-    foreign = [name for name in names if name not in RESULT_NAMES]
+    foreign = [name for name in names if name not in results]
     if foreign:
         few = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise OutputExists(

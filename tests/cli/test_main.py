@@ -1,7 +1,6 @@
 """Exit statuses, what reaches stderr, and how fast help answers."""
 
 import dataclasses
-import importlib
 import inspect
 import os
 import subprocess
@@ -104,7 +103,7 @@ def test_a_reader_that_leaves_early_is_no_error(words: list[str]) -> None:
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_is_a_dataclass_and_a_short_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    module = importlib.import_module(f"lrm_ttt.cli.{name}")
+    module = cli.load_command(name)
     assert dataclasses.is_dataclass(module.Arguments)
     assert module.Arguments.__dataclass_params__.frozen
     assert len(inspect.getsource(module.run).splitlines()) <= 40
