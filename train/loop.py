@@ -142,7 +142,10 @@ class Trainer:
     def _learn(self, batch: SceneBatch, stage_index: int, stage: StageConfig) -> None:
         """Add the gradients of one batch."""
         targets = rendered_views(batch, stage.num_input_renders)
-        renderings, gaussians = render_targets(self.wrapped, self.config.model, batch, targets, self.stopwatch)
+        # No batch is part -1: where rays are sampled must not repeat the draws that made the scenes.
+        generator = training_generator(self.config.seed, self.progress.step, -1, self.accelerator.process_index)
+        what = self.wrapped, self.config.model, batch, targets, self.stopwatch, generator
+        renderings, gaussians = render_targets(*what)
         with self.stopwatch("losses"):
             losses: LossTerms = self._objective(stage_index)(renderings, targets, gaussians, batch.inputs)
         with self.stopwatch("backward"):

@@ -11,11 +11,17 @@ from lrm_ttt.train.logging import Stopwatch
 
 
 def render_targets(
-    model: nn.Module, config: ModelConfig, batch: SceneBatch, targets: Views, stopwatch: Stopwatch
+    model: nn.Module,
+    config: ModelConfig,
+    batch: SceneBatch,
+    targets: Views,
+    stopwatch: Stopwatch,
+    generator: torch.Generator | None = None,
 ) -> tuple[Renderings, Gaussians | None]:
     """Return what `model`, of the representation in `config`, shows of the inputs of `batch` in the views `targets`.
 
     `model` may be wrapped. A novel-view model tells colours alone: its coverage is 1 and its depth 0 everywhere.
+    `generator` decides where a triplane is sampled; without one it is in the middle of the strata.
     """
     if config.representation == "images":
         with stopwatch("forward"):
@@ -24,7 +30,7 @@ def render_targets(
         return Renderings(colors, torch.ones_like(flat), torch.zeros_like(flat)), None
     if config.representation == "triplane":
         with stopwatch("forward"):
-            return model(batch.inputs, targets.cameras, batch.backgrounds), None
+            return model(batch.inputs, targets.cameras, batch.backgrounds, generator), None
     with stopwatch("forward"):
         gaussians = model(batch.inputs)
     with stopwatch("render"):

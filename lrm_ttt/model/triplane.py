@@ -49,6 +49,16 @@ class TriplaneModel(SceneModel):
         samples = config.num_stratified, config.num_importance, config.rays_per_chunk
         return render_volume(triplanes, cameras, backgrounds, *samples, generator)
 
-    def forward(self, inputs: Views) -> Triplanes:
-        """Reconstruct from `inputs`."""
+    def forward(
+        self,
+        inputs: Views,
+        targets: Cameras,
+        backgrounds: Float[Tensor, "b 3"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Renderings:
+        """Reconstruct from `inputs` and render the targets."""
+        return self.render(self.reconstruct(inputs), targets, backgrounds, generator)
+
+    def reconstruct(self, inputs: Views) -> Triplanes:
+        """Return the fields of `inputs` alone."""
         return self.query(self.update(self.start(inputs.shape[0]), inputs))

@@ -75,12 +75,16 @@ def render_volume(
 
 
 def _noise(like: Float[Tensor, "b n 3"], num_samples: int, generator: torch.Generator | None) -> Tensor:
-    """Return where in their strata the samples lie, 0..1; drawn ray by ray, so that chunks change nothing."""
+    """Return where in their strata the samples lie, 0..1; drawn ray by ray, so that chunks change nothing.
+
+    They are drawn on the generator's device: a seed gives the same samples wherever they are rendered.
+    """
     batch, num_rays, _ = like.shape
     shape = (num_rays, batch, num_samples)
     if generator is None:
         return like.new_full(shape, 0.5).transpose(0, 1)
-    return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype).transpose(0, 1)
+    drawn = torch.rand(shape, generator=generator, device=generator.device, dtype=like.dtype)
+    return drawn.to(like.device).transpose(0, 1)
 
 
 def _render_rays(
