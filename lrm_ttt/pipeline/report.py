@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ img { max-width: 100%; } video { width: 100%; max-width: 512px; image-rendering:
 """
 
 # What stands large at the top: key of the metrics, caption, format.
-HEADLINES = (
+Headline = tuple[str, str, str]
+HEADLINES: tuple[Headline, ...] = (
     ("psnr_held_out", "dB on held-out views", "{:.2f}"),
     ("ssim_held_out", "SSIM on held-out views", "{:.3f}"),
     ("psnr_input", "dB on input views", "{:.2f}"),
@@ -30,7 +31,7 @@ HEADLINES = (
 
 def write_report(path: Path, title: str, metrics: Mapping[str, Any], sheet: Path, video: Path | None) -> None:
     """Write report.html with the numbers, the sheet and the video inside."""
-    parts = [f"<h1>{html.escape(title)}</h1>", _headlines(metrics)]
+    parts = [headlines(metrics, HEADLINES)]
     if video is not None:
         parts += [
             "<h2>An orbit</h2>",
@@ -39,31 +40,38 @@ def write_report(path: Path, title: str, metrics: Mapping[str, Any], sheet: Path
     parts += ["<h2>Inputs, and held-out views beside the truth</h2>"]
     parts += [f'<img alt="inputs, truths, renderings and errors" src="{_inline(sheet, "image/png")}">']
     for caption, key in (("Seconds", "seconds"), ("Metrics", "metric_variants"), ("Versions", "versions")):
-        parts += [f"<h2>{caption}</h2>", _table(metrics.get(key) or {})]
+        parts += [f"<h2>{caption}</h2>", table(metrics.get(key) or {})]
     rest = {key: value for key, value in metrics.items() if not isinstance(value, dict | list)}
-    parts += ["<h2>All numbers</h2>", _table(rest)]
-    page = "\n".join(
+    parts += ["<h2>All numbers</h2>", table(rest)]
+    path.write_text(page(title, parts), encoding="utf-8")
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """Return a whole page of HTML with `parts` below its title."""
+    return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>",
+            f"<h1>{html.escape(title)}</h1>",
             *parts,
             "</body></html>",
         ]
     )
-    path.write_text(page, encoding="utf-8")
 
 
-def _headlines(metrics: Mapping[str, Any]) -> str:
+def headlines(metrics: Mapping[str, Any], shown: Sequence[Headline]) -> str:
+    """Return the numbers that stand large; those that do not exist are left out."""
     cells = [
         f"<div><b>{html.escape(form.format(metrics[key]))}</b><span>{html.escape(caption)}</span></div>"
-        for key, caption, form in HEADLINES
+        for key, caption, form in shown
         if metrics.get(key) is not None
     ]
     return f'<div class="numbers">{"".join(cells)}</div>'
 
 
-def _table(values: Mapping[str, Any]) -> str:
+def table(values: Mapping[str, Any]) -> str:
+    """Return names and values in two columns."""
     rows = [
         f"<tr><td>{html.escape(key.replace('_', ' '))}</td><td><code>{html.escape(_text(value))}</code></td></tr>"
         for key, value in values.items()

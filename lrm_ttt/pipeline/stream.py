@@ -1,0 +1,154 @@
+"""Views one after the other, and after each step the Gaussians so far, at a cost that does not grow."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrm_ttt.config_io import to_mapping
+from lrm_ttt.errors import InvalidConfig
+from lrm_ttt.model.reconstructor import Reconstructor
+from lrm_ttt.model.state import SceneState
+from lrm_ttt.pipeline.reconstruct import Reconstruction, normalise, prune
+from lrm_ttt.pipeline.stream_config import Strategy
+from lrm_ttt.scene.cameras import Cameras
+from lrm_ttt.scene.gaussians import Gaussians
+from lrm_ttt.scene.manipulable import cat
+from lrm_ttt.scene.similarity import Similarity, normalising_similarity
+from lrm_ttt.scene.views import Views
+
+Recall = Callable[[tuple[int, ...]], Views]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """What a stream has come to; never mutated, a step returns the next one.
+
+    The frame is fixed from the start (`world_to_scene`). `num_virtual` bounds `virtual`, the positions, in the order in
+    which views came, of those whose Gaussians `re-predict` predicts, with their camera-to-world matrices `poses` in
+    the scene's frame (on the CPU). `merged` are the Gaussians that `merge` has gathered, in the scene's frame. `masked`
+    says whether views have masks, as the first ones decided. No image is kept.
+    """
+
+    model: Reconstructor
+    fingerprint: str
+    strategy: Strategy
+    num_virtual: int
+    world_to_scene: Similarity
+    state: SceneState
+    poses: Float[Tensor, "m 4 4"]
+    virtual: tuple[int, ...] = ()
+    masked: bool | None = None
+    merged: tuple[Gaussians, ...] = ()
+
+    @property
+    def num_views(self) -> int:
+        """Number of views seen."""
+        return self.state.num_views
+
+    def in_scene(self, views: Views) -> Views:
+        """Map views `[v]` of the capture to the scene's frame and the model's device, with masks if others have."""
+        masked = views.masks is not None if self.masked is None else self.masked
+        views = dataclasses.replace(views, masks=views.coverage if masked else None)
+        return normalise(views.to(self.world_to_scene.scale.device), self.world_to_scene)
+
+
+def start_stream(
+    model: Reconstructor, cameras: Cameras, *, strategy: Strategy = "re-predict", num_virtual: int = 16
+) -> Stream:
+    """Begin a stream whose frame the `cameras` `[n]` fix: those of input views that are known by now, in any frame.
+
+    Raises `InvalidConfig` for a model that cannot go on from a state.
+    """
+    schedule = model.config.backbone.schedule
+    if schedule != "causal":
+        raise InvalidConfig(
+            f"This model has the schedule '{schedule}', which sees all views at once: only 'causal' can go on from a "
+            "state. Stream with a model trained with schedule 'causal', try --schedule causal (an experiment, usually "
+            "for the worse), or reconstruct all views at once."
+        )
+    assert num_virtual >= 1
+    assert cameras.shape[0] >= 2, "one camera defines no scale"
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        state = model.start(1)
+    return Stream(
+        model=model,
+        fingerprint=fingerprint(model),
+        strategy=strategy,
+        num_virtual=num_virtual,
+        world_to_scene=normalising_similarity(cameras, model.config.normalisation).to(device),
+        state=state,
+        poses=torch.empty(0, 4, 4),
+    )
+
+
+def push(stream: Stream, views: Views, recall: Recall) -> tuple[Stream, Reconstruction]:
+    """Show the views `[v]`, in the frame of the cameras that began the stream, and return the Gaussians so far.
+
+    `recall` gives views again by their positions in the order in which they came, as `re-predict` needs it; `merge`
+    never calls it. Both cost the same in every step: `v` views are written, and at most `num_virtual` (merge: `v`) are
+    queried. For equality with one causal pass `v` is a multiple of the model's `views_per_update`.
+    """
+    return query(update(stream, views), views, recall)
+
+
+@torch.inference_mode()
+def update(stream: Stream, views: Views) -> Stream:
+    """Write views to the memory, and choose the virtual views anew among the earlier ones and these."""
+    scene = stream.in_scene(views)
+    state = stream.model.update(stream.state, scene[None])
+    positions = (*stream.virtual, *range(stream.num_views, state.num_views))
+    poses = torch.cat([stream.poses, scene.cameras.cam_to_world.cpu()])
+    kept = far_apart(poses, stream.num_virtual)
+    return dataclasses.replace(
+        stream,
+        state=state,
+        masked=scene.masks is not None,
+        virtual=tuple(positions[index] for index in kept),
+        poses=poses[kept],
+    )
+
+
+@torch.inference_mode()
+def query(stream: Stream, views: Views, recall: Recall) -> tuple[Stream, Reconstruction]:
+    """Return the Gaussians so far: of the virtual views, or (merge) of the new `views` after those of earlier steps."""
+    merges = stream.strategy == "merge"
+    queries = stream.in_scene(views if merges else recall(stream.virtual))
+    predicted = stream.model.query(stream.state, queries[None])[0]
+    gaussians = prune(predicted, 1.0)
+    if merges:
+        stream = dataclasses.replace(stream, merged=(*stream.merged, gaussians))
+        gaussians = cat(stream.merged)
+    return stream, Reconstruction(gaussians, stream.world_to_scene, predicted.num_gaussians)
+
+
+def far_apart(poses: Float[Tensor, "n 4 4"], count: int) -> list[int]:
+    """Return the positions of at most `count` cameras: of the two closest one is dropped until so few are left.
+
+    Cameras are as far from each other as their centres, plus one minus the cosine between their viewing directions. Of
+    the two closest that one goes which is closer to a third. Applied step after step it keeps views all along a path
+    without a look at all the earlier ones.
+    """
+    centres, forward = poses[:, :3, 3].double(), poses[:, :3, 2].double()
+    apart = torch.cdist(centres, centres, compute_mode="donot_use_mm_for_euclid_dist") + 1 - forward @ forward.mT
+    # Ties (regular rigs have many) go against the later view, and rounding must not decide.
+    apart = (apart * 1e6).round()
+    kept = list(range(len(poses)))
+    while len(kept) > count:
+        nearest = apart[kept][:, kept].sort(-1).values.tolist()
+        del kept[min(range(len(kept)), key=lambda index: (nearest[index], -index))]
+    return kept
+
+
+def fingerprint(model: Reconstructor) -> str:
+    """Return a digest of a model's configuration and weights: states fit no other model."""
+    digest = hashlib.sha256(json.dumps(to_mapping(model.config), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
