@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lrm_ttt.config_io import to_mapping
 from lrm_ttt.errors import InvalidConfig
+from lrm_ttt.model.config import Schedule
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.model.state import SceneState
 from lrm_ttt.pipeline.reconstruct import Reconstruction, normalise, prune
@@ -28,10 +29,10 @@ Recall = Callable[[tuple[int, ...]], Views]
 class Stream:
     """What a stream has come to; never mutated, a step returns the next one.
 
-    The frame is fixed from the start (`world_to_scene`). `num_virtual` bounds `virtual`, the positions, in the order in
-    which views came, of those whose Gaussians `re-predict` predicts, with their camera-to-world matrices `poses` in
-    the scene's frame (on the CPU). `merged` are the Gaussians that `merge` has gathered, in the scene's frame. `masked`
-    says whether views have masks, as the first ones decided. No image is kept.
+    The frame is fixed from the start (`world_to_scene`). `re-predict` predicts the Gaussians of at most `num_virtual`
+    of the views seen. `poses` are the camera-to-world matrices of all of them in the scene's frame, on the CPU: 64
+    bytes a view are kept, and no image. `merged` are the Gaussians that `merge` has gathered, in the scene's frame.
+    `masked` says whether views have masks, as the first ones decided.
     """
 
     model: Reconstructor
@@ -40,8 +41,7 @@ class Stream:
     num_virtual: int
     world_to_scene: Similarity
     state: SceneState
-    poses: Float[Tensor, "m 4 4"]
-    virtual: tuple[int, ...] = ()
+    poses: Float[Tensor, "v 4 4"]
     masked: bool | None = None
     merged: tuple[Gaussians, ...] = ()
 
@@ -49,6 +49,11 @@ class Stream:
     def num_views(self) -> int:
         """Number of views seen."""
         return self.state.num_views
+
+    @property
+    def virtual(self) -> tuple[int, ...]:
+        """Positions, in the order in which views came, of those that `re-predict` queries."""
+        return far_apart(self.poses, self.num_virtual)
 
     def in_scene(self, views: Views) -> Views:
         """Map views `[v]` of the capture to the scene's frame and the model's device, with masks if others have."""
@@ -64,13 +69,7 @@ def start_stream(
 
     Raises `InvalidConfig` for a model that cannot go on from a state.
     """
-    schedule = model.config.backbone.schedule
-    if schedule != "causal":
-        raise InvalidConfig(
-            f"This model has the schedule '{schedule}', which sees all views at once: only 'causal' can go on from a "
-            "state. Stream with a model trained with schedule 'causal', try --schedule causal (an experiment, usually "
-            "for the worse), or reconstruct all views at once."
-        )
+    check_schedule(model.config.backbone.schedule)
     assert num_virtual >= 1
     assert cameras.shape[0] >= 2, "one camera defines no scale"
     device = next(model.parameters()).device
@@ -87,6 +86,16 @@ def start_stream(
     )
 
 
+def check_schedule(schedule: Schedule) -> None:
+    """Raise `InvalidConfig` for a schedule that cannot go on from a state."""
+    if schedule != "causal":
+        raise InvalidConfig(
+            f"This model has the schedule '{schedule}', which sees all views at once: only 'causal' can go on from a "
+            "state. Stream with a model that was trained with 'causal', try --schedule causal (an experiment, usually "
+            "for the worse), or reconstruct all views at once."
+        )
+
+
 def push(stream: Stream, views: Views, recall: Recall) -> tuple[Stream, Reconstruction]:
     """Show the views `[v]`, in the frame of the cameras that began the stream, and return the Gaussians so far.
 
@@ -99,18 +108,13 @@ def push(stream: Stream, views: Views, recall: Recall) -> tuple[Stream, Reconstr
 
 @torch.inference_mode()
 def update(stream: Stream, views: Views) -> Stream:
-    """Write views to the memory, and choose the virtual views anew among the earlier ones and these."""
+    """Write views to the memory."""
     scene = stream.in_scene(views)
-    state = stream.model.update(stream.state, scene[None])
-    positions = (*stream.virtual, *range(stream.num_views, state.num_views))
-    poses = torch.cat([stream.poses, scene.cameras.cam_to_world.cpu()])
-    kept = far_apart(poses, stream.num_virtual)
     return dataclasses.replace(
         stream,
-        state=state,
+        state=stream.model.update(stream.state, scene[None]),
         masked=scene.masks is not None,
-        virtual=tuple(positions[index] for index in kept),
-        poses=poses[kept],
+        poses=torch.cat([stream.poses, scene.cameras.cam_to_world.cpu()]),
     )
 
 
@@ -127,22 +131,23 @@ def query(stream: Stream, views: Views, recall: Recall) -> tuple[Stream, Reconst
     return stream, Reconstruction(gaussians, stream.world_to_scene, predicted.num_gaussians)
 
 
-def far_apart(poses: Float[Tensor, "n 4 4"], count: int) -> list[int]:
-    """Return the positions of at most `count` cameras: of the two closest one is dropped until so few are left.
+def far_apart(poses: Float[Tensor, "n 4 4"], count: int) -> tuple[int, ...]:
+    """Return the positions of at most `count` cameras: from the first on always the one that is farthest from those
+    taken.
 
-    Cameras are as far from each other as their centres, plus one minus the cosine between their viewing directions. Of
-    the two closest that one goes which is closer to a third. Applied step after step it keeps views all along a path
-    without a look at all the earlier ones.
+    Cameras are as far from each other as their centres, plus one minus the cosine between their viewing directions. No
+    camera is then farther from a taken one than twice what the best choice allows (Gonzalez 1985).
     """
     centres, forward = poses[:, :3, 3].double(), poses[:, :3, 2].double()
-    apart = torch.cdist(centres, centres, compute_mode="donot_use_mm_for_euclid_dist") + 1 - forward @ forward.mT
-    # Ties (regular rigs have many) go against the later view, and rounding must not decide.
-    apart = (apart * 1e6).round()
-    kept = list(range(len(poses)))
-    while len(kept) > count:
-        nearest = apart[kept][:, kept].sort(-1).values.tolist()
-        del kept[min(range(len(kept)), key=lambda index: (nearest[index], -index))]
-    return kept
+    taken, nearest = [0], torch.full((len(poses),), float("inf"), dtype=torch.float64)
+    while len(taken) < min(count, len(poses)):
+        last = taken[-1]
+        apart = (centres - centres[last]).square().sum(-1).sqrt() + 1 - forward @ forward[last]
+        # Ties (regular rigs have many) go to the earlier view, and rounding must not decide.
+        nearest = torch.minimum(nearest, (apart * 1e6).round())
+        nearest[taken] = -1
+        taken.append(int(nearest.argmax()))
+    return tuple(sorted(taken))
 
 
 def fingerprint(model: Reconstructor) -> str:

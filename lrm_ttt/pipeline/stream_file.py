@@ -38,7 +38,6 @@ def save_stream(path: Path | str, stream: Stream, record: Mapping[str, Any]) -> 
         "strategy": stream.strategy,
         "num_virtual": stream.num_virtual,
         "num_views": stream.num_views,
-        "virtual": stream.virtual,
         "masked": stream.masked,
     }
     metadata = {"format": FORMAT, "stream": json.dumps(described), "record": json.dumps(record)}
@@ -74,7 +73,6 @@ def load_stream(path: Path | str, model: Reconstructor) -> Stream:
         world_to_scene=Similarity(**_part(tensors, SIMILARITY)).to(device),
         state=state.to(device),
         poses=tensors["poses"],
-        virtual=tuple(described["virtual"]),
         masked=described["masked"],
         merged=(Gaussians(**merged).to(device),) if merged else (),
     )

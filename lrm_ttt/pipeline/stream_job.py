@@ -14,6 +14,7 @@ from lrm_ttt.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.pipeline.capture import check_size
 from lrm_ttt.pipeline.checkpoint import choose_backend, choose_device, choose_precision, load, locate, model_config
+from lrm_ttt.pipeline.stream import check_schedule
 from lrm_ttt.pipeline.stream_config import StreamConfig
 from lrm_ttt.scene.cameras import ImageSize
 
@@ -63,8 +64,10 @@ def prepare_stream(config: StreamConfig) -> StreamJob:
     device = choose_device(config.device)
     backend, precision = choose_backend(config.backend, device), choose_precision(config.precision, device)
     checkpoint = locate_streaming(config.checkpoint)
+    described = model_config(checkpoint, config.schedule)
+    check_schedule(described.backbone.schedule)
     if config.image_size is not None:
-        check_size(ImageSize(*config.image_size), model_config(checkpoint).tokenizer.patch_size)
+        check_size(ImageSize(*config.image_size), described.tokenizer.patch_size)
     model = load(checkpoint, device, precision=precision, schedule=config.schedule)
     if config.elastic is not None:
         set_elastic(model, config.elastic)

@@ -103,10 +103,9 @@ def begin(job: StreamJob, step: Step, listener: Listener) -> Progress:
     source = select(capture, step.new)
     for note in (*capture.notes, *source.notes):
         listener.noticed(f"{source.name}: {note}")
-    asked = job.config.image_size
-    size = (
-        ImageSize(*asked) if asked else choose_image_size(source, patch_size=job.patch_size, max_pixels=DEFAULT_PIXELS)
-    )
+    size = choose_image_size(source, patch_size=job.patch_size, max_pixels=DEFAULT_PIXELS)
+    if job.config.image_size is not None:
+        size = ImageSize(*job.config.image_size)
     poses = listed_poses(capture, known).float()
     # The frame depends on poses alone; intrinsics are not looked at.
     cameras = Cameras(poses, torch.ones(len(known), 4), size)
@@ -199,10 +198,10 @@ def resume(job: StreamJob) -> Progress:
     asked = job.settings(ImageSize(*job.config.image_size) if job.config.image_size else size)
     for name, value in record["settings"].items():
         if asked[name] != value:
-            flag = "--" + name.replace("_", "-")
+            words = " ".join(map(str, value if isinstance(value, list) else [value]))
             raise InvalidConfig(
-                f"--resume: the stream in {job.out} was begun with {flag} {value}, and {asked[name]} is asked for. "
-                f"Pass {flag} {value}, or begin again with --overwrite."
+                f"--resume: the stream in {job.out} was begun otherwise. Pass --{name.replace('_', '-')} {words}, or "
+                "begin again with --overwrite."
             )
     passed = Passed(**{name: tuple(value) for name, value in record["passed"].items()})
     stream = load_stream(path, job.model)
@@ -254,7 +253,7 @@ def forgotten(first: list[float]) -> list[str]:
     if best - first[-1] <= FORGOTTEN_DB:
         return []
     return [
-        f"the first views are being forgotten: {first[-1]:.2f} dB now, {best:.2f} dB after step {first.index(best) + 1}"
+        f"the first views have become worse: {first[-1]:.2f} dB now, {best:.2f} dB after step {first.index(best) + 1}"
     ]
 
 
