@@ -93,7 +93,7 @@ def convert(published: Mapping[str, Tensor], schedule: Schedule, normalisation: 
     _refuse(compare_shapes(dict.fromkeys(counterparts, torch.Size()), dict.fromkeys(entries, torch.Size())), kind)
     try:
         config = _config(kind, entries, schedule, normalisation)
-    except (InvalidConfig, ValueError, ZeroDivisionError) as error:
+    except InvalidConfig as error:
         raise IncompatibleCheckpoint(f"the shapes are not those of a {kind} model: {error}") from error
     with torch.device("meta"):
         model = build(config)
@@ -107,6 +107,7 @@ def convert(published: Mapping[str, Tensor], schedule: Schedule, normalisation: 
 def _clean(published: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:
     entries: dict[str, Tensor] = {}
     left_out: dict[str, int] = {}
+    places: set[int] = set()
     for name, tensor in published.items():
         cleaned = clean_name(name)
         network = cleaned.split(".")[0]
@@ -114,10 +115,12 @@ def _clean(published: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
             left_out[network] = left_out.get(network, 0) + 1
         elif cleaned in entries:
             raise IncompatibleCheckpoint(f"the entry {cleaned} is there twice, once as {name}")
-        elif not tensor.is_floating_point():
-            raise IncompatibleCheckpoint(f"{name} holds {tensor.dtype}, where weights are floating point")
+        elif not tensor.is_floating_point() or tensor.layout is not torch.strided:
+            raise IncompatibleCheckpoint(f"{name} is {tensor.layout} {tensor.dtype}, and no weight of such a model is")
         else:
-            entries[cleaned] = tensor
+            # Tied entries of a file are weights of their own here.
+            entries[cleaned] = tensor.clone() if tensor.data_ptr() in places else tensor
+            places.add(tensor.data_ptr())
     return entries, left_out
 
 
@@ -146,11 +149,11 @@ def _refuse(differences: list[str], kind: Kind) -> None:
 
 
 def _config(kind: Kind, entries: Mapping[str, Tensor], schedule: Schedule, normalisation: Normalisation) -> ModelConfig:
-    width, patch = entries[f"{EMBEDDINGS[kind]}.weight"].shape
+    width, patch = _shape(entries, f"{EMBEDDINGS[kind]}.weight", 2)
     num_blocks = sum(name.endswith(".module_list.1.f.w0") for name in entries)
-    patch_size = round((patch / RAY_CHANNELS) ** 0.5)
-    _, head_dim, hidden = entries["blocks.0.module_list.1.f.w0"].shape
-    (output_norm,) = entries["blocks.0.module_list.1.f.o_norm.weight"].shape
+    patch_size = max(1, round((patch / RAY_CHANNELS) ** 0.5))
+    _, head_dim, hidden = _shape(entries, "blocks.0.module_list.1.f.w0", 3)
+    (output_norm,) = _shape(entries, "blocks.0.module_list.1.f.o_norm.weight", 1)
     memory = MemoryConfig(
         head_dim=head_dim,
         multiple=hidden // head_dim,
@@ -161,8 +164,8 @@ def _config(kind: Kind, entries: Mapping[str, Tensor], schedule: Schedule, norma
     backbone = BackboneConfig(
         width=width,
         num_blocks=num_blocks,
-        attention_head_dim=entries["blocks.0.module_list.0.f.q_norm.weight"].shape[0],
-        feed_forward_multiple=entries["blocks.0.module_list.2.f.c_fc.weight"].shape[0] // width,
+        attention_head_dim=_shape(entries, "blocks.0.module_list.0.f.q_norm.weight", 1)[0],
+        feed_forward_multiple=_shape(entries, "blocks.0.module_list.2.f.c_fc.weight", 2)[0] // width,
         memory=memory,
         schedule=schedule,
         views_per_update=4,
@@ -171,7 +174,7 @@ def _config(kind: Kind, entries: Mapping[str, Tensor], schedule: Schedule, norma
     config = ModelConfig(TokenizerConfig(patch_size), backbone, normalisation=normalisation)
     if kind == "LaCT":
         return dataclasses.replace(config, representation="images")
-    num_sh = (entries["decoder.1.weight"].shape[0] // patch_size**2 - 11) / 3
+    num_sh = (_shape(entries, "decoder.1.weight", 2)[0] // patch_size**2 - 11) / 3
     head = GaussianHeadConfig(
         sh_degree=round(max(num_sh, 0) ** 0.5) - 1,
         distance="far",
@@ -181,3 +184,10 @@ def _config(kind: Kind, entries: Mapping[str, Tensor], schedule: Schedule, norma
         opacity_shift=-2.0,
     )
     return dataclasses.replace(config, head=head)
+
+
+def _shape(entries: Mapping[str, Tensor], name: str, rank: int) -> torch.Size:
+    shape = entries[name].shape
+    if len(shape) != rank or 0 in shape:
+        raise IncompatibleCheckpoint(f"{name} is {list(shape)}, where {rank} sizes above zero belong")
+    return shape

@@ -7,6 +7,8 @@ import dataclasses
 import hashlib
 import pickle
 import re
+import struct
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,7 +46,17 @@ LICENCES: dict[Kind, str] = {
 # out.
 TRAINING_STATE = ("optim", "lr_scheduler", "scheduler", "scaler", "grad_scaler", "rng", "random")
 # Reading a broken or foreign file ends in one of these, the unpickler's own slips among them.
-READ_ERRORS = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
+READ_ERRORS = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
 MAX_DEPTH = 3
 FOLDER_NAMES = frozenset({WEIGHTS_FILE, CONFIG_FILE, NOTICE_FILE})
 
@@ -82,7 +94,7 @@ def import_weights(
     try:
         imported = convert(published, chosen, choose_normalisation(file, kind))
     except IncompatibleCheckpoint as error:
-        raise IncompatibleCheckpoint(f"{file}: {error}.") from error
+        raise IncompatibleCheckpoint(f"{file}: {str(error).rstrip('.')}.") from error
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     origin = Origin(PROGRAMS[imported.kind], file.name, digest, choose_licence(file, imported.kind))
@@ -99,20 +111,23 @@ def read(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        with warnings.catch_warnings():
+            # Torch muses about the bytes of files that it then refuses.
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except SafetensorError as error:
         raise IncompatibleCheckpoint(f"{file} is broken or no safetensors file: {error}. Fetch it again.") from error
     except (pickle.UnpicklingError, *READ_ERRORS) as error:
-        objects = sorted(set(re.findall(r"(?:GLOBAL|global|class) `?([A-Za-z_][\w.]*\.\w+)", str(error))))
+        # Torch's own message advises to read the file unsafely.
+        objects = re.findall(r"(?:GLOBAL|global|class) `?([A-Za-z_][\w.]*\.\w+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and objects:
             raise IncompatibleCheckpoint(
                 f"{file} holds more than tensors ({objects[0]}), which could run code when it is read, so it was not "
                 "opened. Save its state dict alone, with the program that it comes from, and import that."
             ) from error
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = f" ({error})" if isinstance(error, OSError) else ""
         raise IncompatibleCheckpoint(
-            f"{file} is no checkpoint of torch, or a broken one ({reason}). Fetch it again; .pt and .safetensors are "
-            "read."
+            f"{file} is no checkpoint of torch, or a broken one{reason}. Fetch it again; .pt and .safetensors are read."
         ) from error
 
 
