@@ -1,15 +1,15 @@
 """From what a capture's own file says to a checked `SceneSource`; every reader ends here."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from lrm_ttt.data.files import find_image, read_image_size
+from lrm_ttt.data.files import find_image, path_inside, read_image_size
 from lrm_ttt.data.lens import Distortion
 from lrm_ttt.data.source import SceneSource
 from lrm_ttt.errors import UnreadableScene
@@ -68,6 +68,47 @@ def assemble(capture: DescribedCapture, *, allow_missing: bool, fewest: int = 2)
         raise UnreadableScene(
             f"{described_by}: only one posed image. A scene needs at least two views: add photographs."
         )
+    return _checked(capture, kept, sizes, notes=(*capture.notes, *found_notes))
+
+
+def assemble_cameras(capture: DescribedCapture) -> SceneSource:
+    """Check every camera of a capture, whose images need not be there: the description then gives their size.
+
+    Raises `UnreadableScene` for a camera as `assemble` does, and for one without an image and without a size.
+    """
+    described_by = capture.described_by
+    if not capture.views:
+        raise UnreadableScene(f"{described_by}: lists no views. Give a capture with at least one camera.")
+    kept, sizes, absent = [], [], []
+    for index, view in enumerate(capture.views):
+        path = find_image(capture.root, view.image_name, described_by)
+        size = None
+        # An image that cannot be read is as good as none where cameras are asked for.
+        with contextlib.suppress(UnreadableScene):
+            size = None if path is None else read_image_size(path, view.size)
+        if path is None or size is None:
+            absent.append(index)
+            path, size = path_inside(capture.root, view.image_name, described_by), view.size
+        if size is None:
+            raise UnreadableScene(
+                f"{described_by}: {view.image_name} has no image, and the file does not say how large it would be. "
+                "Add its size in pixels (w and h), or the image."
+            )
+        kept.append((view, path))
+        sizes.append(size)
+    return _checked(capture, kept, sizes, notes=capture.notes, without_image=tuple(absent))
+
+
+def _checked(
+    capture: DescribedCapture,
+    kept: Sequence[tuple[DescribedView, Path]],
+    sizes: Sequence[ImageSize],
+    *,
+    notes: tuple[str, ...],
+    without_image: tuple[int, ...] = (),
+) -> SceneSource:
+    """Return the views `kept` once their cameras are sound."""
+    described_by = capture.described_by
     intrinsics = [_intrinsics(described_by, view, size) for (view, _), size in zip(kept, sizes, strict=True)]
     lenses = tuple(
         None if view.distortion is None or view.distortion.changes_nothing else view.distortion for view, _ in kept
@@ -81,7 +122,8 @@ def assemble(capture: DescribedCapture, *, allow_missing: bool, fewest: int = 2)
         image_sizes=tuple(sizes),
         distortion=lenses,
         points=capture.points,
-        notes=(*capture.notes, *found_notes),
+        notes=notes,
+        without_image=without_image,
     )
 
 
@@ -207,56 +249,3 @@ def rigid(described_by: Path, view: DescribedView) -> np.ndarray:
         matrix[:3, :3], matrix[:3, 3] = left @ right, translation
     # Published view lists break ties of two frames by the last bits of exactly this inverse.
     return np.linalg.inv(matrix) if view.matrix_is_world_to_cam else matrix
-
-
-def number(entry: dict[str, Any], key: str, where: str) -> float | None:
-    """Return a number of a JSON object, or None where the key is absent."""
-    value = entry.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnreadableScene(f"{where}: {key} is {value!r}, where a number belongs. Correct the file.")
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise UnreadableScene(f"{where}: {key} is too large a number. Correct the file.") from error
-
-
-def whole_size(entry: dict[str, Any], where: str) -> ImageSize | None:
-    """Return the size that keys `w` and `h` of a JSON object give, or None."""
-    width, height = number(entry, "w", where), number(entry, "h", where)
-    if width is None or height is None:
-        return None
-    if not (math.isfinite(width) and math.isfinite(height) and width >= 1 and height >= 1):
-        raise UnreadableScene(f"{where}: an image of {width} x {height} pixels. Correct w and h.")
-    return ImageSize(round(height), round(width))
-
-
-def matrix_4x4(value: Any, where: str) -> np.ndarray:
-    """Return a 4x4 matrix (or a 3x4 one with its last row added) of a JSON list of rows."""
-    try:
-        matrix = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UnreadableScene(
-            f"{where}: the camera matrix is not a list of rows of numbers. Correct the file."
-        ) from error
-    if matrix.shape == (3, 4):
-        matrix = np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
-    if matrix.shape != (4, 4):
-        raise UnreadableScene(
-            f"{where}: the camera matrix has shape {matrix.shape}, where 4 rows of 4 belong. Correct the file."
-        )
-    return matrix
-
-
-def file_name(entry: Any, keys: Sequence[str], where: str) -> str:
-    """Return the image name that a frame of a JSON file gives under one of `keys`."""
-    if not isinstance(entry, dict):
-        raise UnreadableScene(
-            f"{where}: a frame is {type(entry).__name__}, where an object with a camera matrix belongs."
-        )
-    for key in keys:
-        value = entry.get(key)
-        if isinstance(value, str) and value:
-            return value
-    raise UnreadableScene(f"{where}: names no image (no {' or '.join(keys)}). Add it.")

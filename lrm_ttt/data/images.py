@@ -13,10 +13,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lrm_ttt.data.files import is_turned, open_image
-from lrm_ttt.data.lens import undistort
+from lrm_ttt.data.lens import pinhole_intrinsics, undistort
 from lrm_ttt.data.source import SceneSource
 from lrm_ttt.errors import InvalidConfig, UnreadableScene
 from lrm_ttt.scene.cameras import Cameras, ImageSize
+from lrm_ttt.scene.manipulable import stack
 from lrm_ttt.scene.views import Views
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,17 @@ def load_views(
         image_size=size,
     )
     return Views(torch.stack([view.image for view in loaded]), cameras, masks)
+
+
+def load_cameras(source: SceneSource, indices: Sequence[int], image_size: ImageSize) -> Cameras:
+    """Return the cameras that `load_views` gives for the views `indices` `[v]`, of any size; no image is decoded."""
+    every = []
+    for index in indices:
+        size, lens, intrinsics = source.image_sizes[index], source.distortion[index], source.intrinsics[index]
+        if lens is not None:
+            intrinsics = pinhole_intrinsics(lens, intrinsics, size)
+        every.append(_fitted(source.cam_to_world[index], intrinsics, size, image_size))
+    return stack(every).to(torch.float32)
 
 
 def choose_image_size(source: SceneSource, *, patch_size: int = 8, max_pixels: int = MAX_PIXELS) -> ImageSize:
@@ -128,9 +140,17 @@ def _load_one(source: SceneSource, index: int, size: ImageSize, background: tupl
     pixels = pixels[:, top : top + box.height, left : left + box.width]
     if box != size:
         pixels = torch.nn.functional.interpolate(pixels[None], size=tuple(size), mode="bilinear", antialias=True)[0]
-    camera = Cameras(source.cam_to_world[index], intrinsics, expected).cropped(top, left, box).resized(size)
+    intrinsics = _fitted(source.cam_to_world[index], intrinsics, expected, size).intrinsics
     pixels = pixels.clamp(0, 1)
-    return _Loaded(pixels[:3].contiguous(), None if alpha is None else pixels[3:].contiguous(), camera.intrinsics)
+    return _Loaded(pixels[:3].contiguous(), None if alpha is None else pixels[3:].contiguous(), intrinsics)
+
+
+def _fitted(
+    cam_to_world: Float[Tensor, "4 4"], intrinsics: Float[Tensor, "4"], actual: ImageSize, size: ImageSize
+) -> Cameras:
+    """Return the camera of an image that is centre-cropped to the shape of `size`, and resized to it."""
+    top, left, box = crop_box(actual, size)
+    return Cameras(cam_to_world, intrinsics, actual).cropped(top, left, box).resized(ImageSize(*size))
 
 
 def decode(image: Image.Image) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"] | None]:

@@ -72,7 +72,17 @@ def undistort(
     sampled = torch.nn.functional.grid_sample(
         image[None], grid[None].to(image), mode="bilinear", padding_mode="border", align_corners=False
     )
-    return sampled[0], intrinsics / intrinsics.new_tensor([scale, scale, 1, 1])
+    return sampled[0], _widened(intrinsics, scale)
+
+
+def pinhole_intrinsics(distortion: Distortion, intrinsics: Float[Tensor, "4"], size: ImageSize) -> Float[Tensor, "4"]:
+    """Return the intrinsics that `undistort` gives for an image of a size, without the image."""
+    fx, fy, cx, cy = intrinsics.tolist()
+    return _widened(intrinsics, widest_scale(distortion, (fx, fy, cx, cy), size))
+
+
+def _widened(intrinsics: Float[Tensor, "4"], scale: float) -> Float[Tensor, "4"]:
+    return intrinsics / intrinsics.new_tensor([scale, scale, 1, 1])
 
 
 @functools.lru_cache(maxsize=2)
@@ -95,6 +105,7 @@ def _sampling_grid(
     return scale, torch.cat(rows)
 
 
+@functools.lru_cache(maxsize=64)
 def widest_scale(distortion: Distortion, intrinsics: tuple[float, float, float, float], size: ImageSize) -> float:
     """Return the largest s for which the pinhole camera (fx / s, fy / s, cx, cy) has every pixel in the image.
 

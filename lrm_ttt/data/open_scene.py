@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lrm_ttt.data.assemble import DescribedCapture, assemble
+from lrm_ttt.data.assemble import DescribedCapture, assemble, assemble_cameras
 from lrm_ttt.data.colmap import capture_folder, find_model, read_colmap
 from lrm_ttt.data.files import SUFFIXES
 from lrm_ttt.data.opencv_cameras import read_opencv_cameras
@@ -39,6 +39,17 @@ def open_scene(path: Path | str, *, allow_missing: bool = False) -> SceneSource:
     capture = describe_scene(path)
     with _refusals_explained(Path(path)):
         return assemble(capture, allow_missing=allow_missing)
+
+
+def open_cameras(path: Path | str) -> SceneSource:
+    """Return the cameras of a capture, of any layout that `open_scene` reads, whether its images are there or not.
+
+    Sizes are those of the images, or of the calibration where an image is missing or unreadable (`without_image`). One
+    view is enough. Raises `UnreadableScene` as `open_scene` does, and where neither image nor file gives a size.
+    """
+    capture = describe_scene(path)
+    with _refusals_explained(Path(path)):
+        return assemble_cameras(capture)
 
 
 def describe_scene(path: Path | str) -> DescribedCapture:

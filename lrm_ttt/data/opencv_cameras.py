@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from lrm_ttt.data.assemble import DescribedCapture, DescribedView, file_name, matrix_4x4, number, whole_size
+from lrm_ttt.data.assemble import DescribedCapture, DescribedView
+from lrm_ttt.data.json_values import file_name, matrix_4x4, number, whole_size
 from lrm_ttt.errors import UnreadableScene
 
 

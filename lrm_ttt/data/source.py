@@ -17,7 +17,8 @@ class SceneSource:
     `cam_to_world` has OpenCV axes. `intrinsics` are (fx, fy, cx, cy) of the image *files*, whose sizes are
     `image_sizes`, still with their lens `distortion` (None: a pinhole camera). `points` are the sparse points of the
     capture, where it has them. `notes` are sentences about what was noticed: missing images, other images taken than
-    named, lenses that differ.
+    named, lenses that differ. `without_image` are the indices of views whose image is not there, which `open_cameras`
+    alone gives: their path is where it would be, their size that of their calibration.
     """
 
     name: str
@@ -28,8 +29,9 @@ class SceneSource:
     distortion: tuple[Distortion | None, ...]
     points: Float[Tensor, "p 3"] | None = None
     notes: tuple[str, ...] = ()
+    without_image: tuple[int, ...] = ()
 
     @property
     def num_views(self) -> int:
-        """Number of posed images."""
+        """Number of posed views."""
         return len(self.image_paths)

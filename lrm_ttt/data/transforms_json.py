@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lrm_ttt.data.assemble import DescribedCapture, DescribedView, file_name, matrix_4x4, number, whole_size
+from lrm_ttt.data.assemble import DescribedCapture, DescribedView
 from lrm_ttt.data.files import path_inside
+from lrm_ttt.data.json_values import file_name, matrix_4x4, number, whole_size
 from lrm_ttt.data.lens import Distortion
 from lrm_ttt.errors import UnreadableScene
 from lrm_ttt.scene.ply import read_points

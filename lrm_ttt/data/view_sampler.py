@@ -52,7 +52,7 @@ def choose_views(
             f"Ask for 1 to {len(rest)}."
         )
     else:
-        chosen = _spread(source, rest, num_inputs, seed)
+        chosen = spread(source, rest, num_inputs, seed)
     return ViewChoice(inputs=chosen, targets=targets, queries=chosen)
 
 
@@ -73,19 +73,19 @@ def _listed(source: SceneSource, inputs: Sequence[int], targets: tuple[int, ...]
     return tuple(inputs)
 
 
-def _spread(source: SceneSource, rest: Sequence[int], num_inputs: int, seed: int) -> tuple[int, ...]:
-    """Return the views nearest to the k-means centres of (camera centre, forward axis), sorted."""
+def spread(source: SceneSource, among: Sequence[int], count: int, seed: int) -> tuple[int, ...]:
+    """Return the views of `among` nearest to `count` k-means centres of (camera centre, forward axis), sorted."""
     from sklearn.cluster import KMeans
 
-    cam_to_world = source.cam_to_world[list(rest)].numpy()
+    cam_to_world = source.cam_to_world[list(among)].numpy()
     features = np.concatenate([cam_to_world[:, :3, 3], cam_to_world[:, :3, 2]], 1)
     with warnings.catch_warnings():
         # Views from one and the same place make fewer clusters than asked for; the loop below still finds enough views.
         warnings.filterwarnings("ignore", message="Number of distinct clusters")
-        centres = KMeans(n_clusters=num_inputs, random_state=seed, n_init="auto").fit(features).cluster_centers_
+        centres = KMeans(n_clusters=count, random_state=seed, n_init="auto").fit(features).cluster_centers_
     distances = np.linalg.norm(features[None] - centres[:, None], axis=-1)
     chosen: list[int] = []
     for row in distances:
         # Two centres may share their nearest view; the second one takes its next.
         chosen.append(next(int(view) for view in np.argsort(row, kind="stable") if int(view) not in chosen))
-    return tuple(sorted(rest[view] for view in chosen))
+    return tuple(sorted(among[view] for view in chosen))
