@@ -52,11 +52,16 @@ def outcome(out: Path, numbers: dict[str, Any]) -> str:
         similarity = numbers["ssim_held_out"]
         extra = "" if similarity is None else f" (SSIM {similarity:.3f})"
         quality.insert(0, f"{numbers['num_held_out_views']} held-out views {held_out:.2f} dB{extra}")
+    if numbers["representation"] == "gaussians":
+        what, took = f"{numbers['num_gaussians']:,} Gaussians", seconds["read_to_ply"]
+        quality.append(f"lost in the .ply {numbers['ply_round_trip_db_gap']:.4f} dB")
+    else:
+        what = "a triplane" if numbers["representation"] == "triplane" else "the state of the scene"
+        took = seconds["read_to_result"]
     return "\n".join(
         [
-            f"{out / 'scene.ply'}: {numbers['num_gaussians']:,} Gaussians from {numbers['num_input_views']} views "
-            f"in {seconds['read_to_ply']:.1f} s",
-            f"{', '.join(quality)}, lost in the .ply {numbers['ply_round_trip_db_gap']:.4f} dB",
+            f"{out / numbers['result']}: {what} from {numbers['num_input_views']} views in {took:.1f} s",
+            ", ".join(quality),
             f"{out / 'report.html'} shows it",
         ]
     )

@@ -45,15 +45,32 @@ class Metrics(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What the .ply shows: its renderings of the input and held-out views with their scores, and what the file lost."""
+    """Renderings of the input and held-out views, with their scores."""
 
-    gaussians: Gaussians
     inputs: Float[Tensor, "v 3 h w"]
     held_out: Float[Tensor, "t 3 h w"] | None
     input_scores: Scores
     held_out_scores: Scores | None
+
+
+@dataclasses.dataclass(frozen=True)
+class PlyCheck(Check):
+    """What a .ply shows, and what the file lost."""
+
+    gaussians: Gaussians
     model_psnr: float
     round_trip_db_gap: float
+
+
+def judge_images(drawn: Float[Tensor, "n 3 h w"], inputs: Views, held_out: Views | None, metrics: Metrics) -> Check:
+    """Compare renderings of the input views, and of the held-out views behind them, with the truth."""
+    num_inputs = inputs.shape[0]
+    return Check(
+        inputs=drawn[:num_inputs],
+        held_out=None if held_out is None else drawn[num_inputs:],
+        input_scores=metrics.score_images(drawn[:num_inputs], inputs.images.cpu()),
+        held_out_scores=None if held_out is None else metrics.score_images(drawn[num_inputs:], held_out.images.cpu()),
+    )
 
 
 def check_ply(
@@ -67,7 +84,7 @@ def check_ply(
     backend: str,
     device: torch.device,
     advance: Callable[[int, int], None],
-) -> Check:
+) -> PlyCheck:
     """Render every view from the file; from ROUND_TRIP_VIEWS of them also from the model's Gaussians in its own frame.
 
     The gap is the difference between the mean PSNR of the two over the same views, in dB: 0 but for rounding, unless
@@ -87,14 +104,9 @@ def check_ply(
     truths = views.images.cpu()
     model_psnr = metrics.score_images(by_model, truths[some]).mean_psnr
     file_psnr = metrics.score_images(drawn[some], truths[some]).mean_psnr
-    num_inputs = inputs.shape[0]
-    shown = None if held_out is None else drawn[num_inputs:]
-    return Check(
+    return PlyCheck(
+        **vars(judge_images(drawn, inputs, held_out, metrics)),
         gaussians=gaussians,
-        inputs=drawn[:num_inputs],
-        held_out=shown,
-        input_scores=metrics.score_images(drawn[:num_inputs], truths[:num_inputs]),
-        held_out_scores=None if shown is None else metrics.score_images(shown, truths[num_inputs:]),
         model_psnr=model_psnr,
         round_trip_db_gap=abs(model_psnr - file_psnr),
     )

@@ -10,6 +10,7 @@ from lrm_ttt.errors import InvalidConfig
 Backend = Literal["auto", "cpu", "gsplat", "reference"]
 Schedule = Literal["single", "chunked", "causal"]
 Precision = Literal["auto", "fp32", "bf16"]
+Representation = Literal["gaussians", "images", "triplane"]
 Color = tuple[float, float, float]
 
 # The SOURCE that needs no files.
@@ -27,7 +28,7 @@ class ReconstructConfig:
     source: str
     """A capture: its folder, or the file in it that describes it; `example` makes a procedural one."""
     out: Path
-    """Folder for scene.ply, report.html, metrics.json, config.yaml, renders/ and video.mp4."""
+    """Folder for scene.ply (or see --representation), report.html, metrics.json, config.yaml, renders/, video.mp4."""
     views: str | None = None
     """How many input views (k-means over position and direction), `all`, or indices: 1,5,9. Default: at most 16."""
     hold_out: int = 8
@@ -36,6 +37,8 @@ class ReconstructConfig:
     """Height and width, multiples of the model's patch (8). Default: the images' shape, at most 256x256 pixels."""
     checkpoint: str | None = None
     """A folder with model.safetensors and config.json, or owner/name on the hub. Default: the embedded model."""
+    representation: Representation | None = None
+    """What to make: scene.ply, state.safetensors or triplanes.safetensors. The checkpoint's own, and no other."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     backend: Backend = "auto"

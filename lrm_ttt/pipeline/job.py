@@ -9,6 +9,7 @@ from lrm_ttt.model.config import ModelConfig
 from lrm_ttt.pipeline.capture import CapturePlan, plan_capture
 from lrm_ttt.pipeline.checkpoint import choose_backend, choose_device, choose_precision, locate, model_config
 from lrm_ttt.pipeline.config import ReconstructConfig
+from lrm_ttt.pipeline.representation import check_representation
 from lrm_ttt.scene.views import Views
 
 
@@ -57,6 +58,7 @@ def prepare(config: ReconstructConfig) -> Job:
     backend = choose_backend(config.backend, device)
     checkpoint = locate(config.checkpoint)
     model = model_config(checkpoint, config.schedule)
+    check_representation(config, model)
     plan = plan_capture(config, model.tokenizer.patch_size)
     return Job(config, model, checkpoint, plan, device, backend, choose_precision(config.precision, device))
 

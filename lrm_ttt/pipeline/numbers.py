@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from lrm_ttt.config_io import to_mapping
-from lrm_ttt.pipeline.check import Check, Metrics
+from lrm_ttt.pipeline.check import Check, Metrics, PlyCheck
 from lrm_ttt.pipeline.checkpoint import EMBEDDED
 from lrm_ttt.pipeline.job import Job
 from lrm_ttt.pipeline.memory import peak_memory_mb
@@ -16,39 +16,48 @@ from lrm_ttt.pipeline.reconstruct import Reconstruction
 from lrm_ttt.pipeline.refine import RefineConfig
 from lrm_ttt.pipeline.stages import Stages
 
-# The stages that make the .ply; the others find, judge and show.
-TO_PLY = ("read", "checkpoint", "model", "refine", "write")
+# The stages that make the .ply, or what stands in its place; the others find, judge and show.
+TO_RESULT = ("read", "checkpoint", "model", "refine", "write")
 
 
-def collect(job: Job, made: Reconstruction, check: Check, metrics: Metrics, stages: Stages) -> dict[str, Any]:
-    """Return the numbers of metrics.json; what does not exist is null."""
+def collect(job: Job, check: Check, metrics: Metrics, stages: Stages) -> dict[str, Any]:
+    """Return the numbers of metrics.json that all representations have; what does not exist is null."""
     held_out, choice = check.held_out_scores, job.plan.choice
     seconds = {name: round(value, 4) for name, value in stages.seconds.items()}
-    seconds["read_to_ply"] = round(sum(stages.seconds.get(name, 0.0) for name in TO_PLY), 4)
+    to_result = "read_to_ply" if job.model.representation == "gaussians" else "read_to_result"
+    seconds[to_result] = round(sum(stages.seconds.get(name, 0.0) for name in TO_RESULT), 4)
     seconds["total"] = round(sum(stages.seconds.values()), 4)
     return {
         "scene": job.plan.source.name,
+        "representation": job.model.representation,
         "num_input_views": len(choice.inputs),
         "num_held_out_views": len(choice.targets),
         "image_size": list(job.plan.image_size),
         "num_tokens": job.num_tokens,
-        "num_predicted": made.num_predicted,
-        "num_gaussians": check.gaussians.num_gaussians,
         "psnr_input": finite(check.input_scores.mean_psnr),
         "psnr_held_out": None if held_out is None else finite(held_out.mean_psnr),
         "ssim_input": finite(check.input_scores.mean_ssim),
         "ssim_held_out": None if held_out is None else finite(held_out.mean_ssim),
-        "ply_round_trip_db_gap": finite(check.round_trip_db_gap),
-        "refine_steps": job.config.refine,
         "seconds": seconds,
         "peak_memory_mb": round(peak_memory_mb(job.device), 1),
         "device": device_name(job.device),
-        "backend": job.backend,
         "checkpoint": str(job.config.checkpoint or EMBEDDED),
         "precision": job.precision,
         "schedule": job.model.backbone.schedule,
         "per_view": per_view(job, check),
         "metric_variants": dict(metrics.VARIANTS),
+    }
+
+
+def collect_gaussians(job: Job, made: Reconstruction, check: PlyCheck) -> dict[str, Any]:
+    """Return the numbers of metrics.json that Gaussians alone have."""
+    return {
+        "result": "scene.ply",
+        "num_predicted": made.num_predicted,
+        "num_gaussians": check.gaussians.num_gaussians,
+        "ply_round_trip_db_gap": finite(check.round_trip_db_gap),
+        "refine_steps": job.config.refine,
+        "backend": job.backend,
     }
 
 

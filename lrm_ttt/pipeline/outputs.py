@@ -18,6 +18,7 @@ RESULT_NAMES = frozenset(
     {
         "scene.ply",
         "state.safetensors",
+        "triplanes.safetensors",
         "metrics.json",
         "config.yaml",
         "report.html",

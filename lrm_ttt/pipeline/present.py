@@ -1,16 +1,16 @@
 """A reconstruction to look at: images beside the truth, a sheet of them, and a flight around the scene."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torch import Tensor
 
 from lrm_ttt.pipeline.check import Check
 from lrm_ttt.pipeline.job import Job
-from lrm_ttt.pipeline.reconstruct import Reconstruction, draw
 from lrm_ttt.pipeline.stages import Stages
 from lrm_ttt.render.sheet import Comparison, draw_sheet
 from lrm_ttt.render.video import write_png, write_video
+from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.trajectories import orbit
 from lrm_ttt.scene.views import Views
 
@@ -38,16 +38,13 @@ def write_pictures(folder: Path, job: Job, inputs: Views, held_out: Views | None
     draw_sheet(title, inputs.images.cpu(), labels, compared).save(renders / "sheet.png")
 
 
-def write_orbit(
-    path: Path, job: Job, inputs: Views, reconstruction: Reconstruction, check: Check, stages: Stages
-) -> None:
-    """Write a video from the .ply's Gaussians, around what the input cameras look at."""
-    cameras = orbit(inputs.cameras, VIDEO_FRAMES).to(job.device)
-    near = reconstruction.near_in_capture
+def write_orbit(path: Path, inputs: Cameras, show: Callable[[Cameras], Tensor], stages: Stages) -> None:
+    """Write a video of what `show` draws of cameras `[1]`, around what the input cameras `[v]` look at."""
+    cameras = orbit(inputs, VIDEO_FRAMES)
 
     def frames() -> Iterator[Tensor]:
         for index in range(VIDEO_FRAMES):
             stages.advance(index, VIDEO_FRAMES)
-            yield draw(check.gaussians, cameras[index : index + 1], job.background, near=near, backend=job.backend)[0]
+            yield show(cameras[index : index + 1])[0]
 
     write_video(path, frames())

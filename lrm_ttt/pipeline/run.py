@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from lrm_ttt.pipeline.check import Check, Metrics, check_ply
+from lrm_ttt.pipeline.check import Metrics, PlyCheck, check_ply
 from lrm_ttt.pipeline.checkpoint import choose_device, load
 from lrm_ttt.pipeline.config import ReconstructConfig
+from lrm_ttt.pipeline.fields import make_field
 from lrm_ttt.pipeline.job import Job, notes, prepare
 from lrm_ttt.pipeline.memory import out_of_memory_explained
-from lrm_ttt.pipeline.numbers import collect, resolved
+from lrm_ttt.pipeline.numbers import collect, collect_gaussians, resolved
 from lrm_ttt.pipeline.outputs import check_replaceable, output_folder
 from lrm_ttt.pipeline.present import write_orbit, write_pictures
 from lrm_ttt.pipeline.provenance import provenance
-from lrm_ttt.pipeline.reconstruct import NEAR, Reconstruction, normalise, prune, reconstruct
+from lrm_ttt.pipeline.reconstruct import NEAR, Reconstruction, draw, normalise, prune, reconstruct
 from lrm_ttt.pipeline.refine import RefineConfig, refine
 from lrm_ttt.pipeline.report import write_report
 from lrm_ttt.pipeline.stages import Listener, Stages
+from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.ply import write_ply
 from lrm_ttt.scene.views import Views
 
@@ -43,18 +46,24 @@ def run(
             inputs = job.load_inputs()
             size = inputs.image_size
             stages.describe(f"{job.num_inputs} input views of {size.height}x{size.width}, {job.num_tokens:,} tokens")
-        made = compute(job, inputs, stages)
-        with stages("write"):
-            write_ply(folder / "scene.ply", made.in_capture())
-            stages.describe(f"scene.ply, {(folder / 'scene.ply').stat().st_size / 1e6:.1f} MB")
-        check = judge(folder, job, inputs, made, metrics, stages)
-        numbers = collect(job, made, check, metrics, stages) | provenance(command)
+        make = make_gaussians if job.model.representation == "gaussians" else make_field
+        numbers = make(job, inputs, folder, metrics, stages) | provenance(command)
         (folder / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
         (folder / "config.yaml").write_text(resolved(job), encoding="utf-8")
         title = f"{job.plan.source.name}, reconstructed"
         pictures = folder / "renders" / "sheet.png", folder / "video.mp4"
         write_report(folder / "report.html", title, numbers, *pictures)
     return numbers
+
+
+def make_gaussians(job: Job, inputs: Views, folder: Path, metrics: Metrics, stages: Stages) -> dict[str, Any]:
+    """Make and write Gaussians, judge and show them; return what metrics.json holds of them."""
+    made = compute(job, inputs, stages)
+    with stages("write"):
+        write_ply(folder / "scene.ply", made.in_capture())
+        stages.describe(f"scene.ply, {(folder / 'scene.ply').stat().st_size / 1e6:.1f} MB")
+    check = judge(folder, job, inputs, made, metrics, stages)
+    return collect(job, check, metrics, stages) | collect_gaussians(job, made, check)
 
 
 def compute(job: Job, inputs: Views, stages: Stages) -> Reconstruction:
@@ -84,7 +93,7 @@ def compute(job: Job, inputs: Views, stages: Stages) -> Reconstruction:
     return dataclasses.replace(made, gaussians=prune(refined, 1.0))
 
 
-def judge(folder: Path, job: Job, inputs: Views, made: Reconstruction, metrics: Metrics, stages: Stages) -> Check:
+def judge(folder: Path, job: Job, inputs: Views, made: Reconstruction, metrics: Metrics, stages: Stages) -> PlyCheck:
     """Read the .ply again, compare what it shows with the views, and write what there is to look at."""
     with stages("check"):
         held_out = job.load_held_out()
@@ -105,5 +114,10 @@ def judge(folder: Path, job: Job, inputs: Views, made: Reconstruction, metrics: 
     with stages("pictures"):
         write_pictures(folder, job, inputs, held_out, check)
     with stages("video"):
-        write_orbit(folder / "video.mp4", job, inputs, made, check, stages)
+        near = made.near_in_capture
+
+        def show(cameras: Cameras) -> Tensor:
+            return draw(check.gaussians, cameras.to(job.device), job.background, near=near, backend=job.backend)
+
+        write_orbit(folder / "video.mp4", inputs.cameras, show, stages)
     return check

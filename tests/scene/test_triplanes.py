@@ -1,8 +1,14 @@
-"""Reading the planes."""
+"""Reading the planes, and their file."""
 
+from pathlib import Path
+
+import pytest
 import torch
 
+from lrm_ttt.errors import UnreadableScene
+from lrm_ttt.scene.similarity import Similarity
 from lrm_ttt.scene.triplanes import PLANE_AXES, FieldNetwork, Triplanes
+from lrm_ttt.scene.triplanes_file import read_triplanes, write_triplanes
 
 
 def _network(width: int, batch: int = 1) -> FieldNetwork:
@@ -41,3 +47,27 @@ def test_scenes_have_their_own_planes_and_network() -> None:
         expected = torch.relu(network.enter[i] @ both.features(points)[i] + network.enter_bias[i][:, None])
         expected = network.leave[i] @ expected + network.leave_bias[i][:, None]
         torch.testing.assert_close(torch.sigmoid(expected[1:]), color[i])
+
+
+def test_the_file_keeps_every_bit(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(2)
+    network = _network(6).map(lambda tensor: torch.randn(tensor.shape, generator=generator))
+    triplanes = Triplanes(torch.randn(1, 3, 2, 4, 4, generator=generator), network, 1.1)[0]
+    similarity = Similarity(torch.eye(3).roll(1, 0), torch.tensor([7.0, -2.0, 1 / 3]), torch.tensor(0.3))
+    write_triplanes(tmp_path / "triplanes.safetensors", triplanes, similarity)
+    read, world_to_scene = read_triplanes(tmp_path / "triplanes.safetensors")
+    assert read.extent == 1.1 and torch.equal(read.planes, triplanes.planes)
+    for name, tensor in vars(network).items():
+        assert torch.equal(getattr(read.network, name), tensor[0])
+    for name, tensor in vars(similarity).items():
+        assert torch.equal(getattr(world_to_scene, name), tensor)
+    assert [path.name for path in tmp_path.iterdir()] == ["triplanes.safetensors"]
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    with pytest.raises(UnreadableScene, match="other"):
+        read_triplanes(path)
+    path.write_bytes(b"no safetensors at all")
+    with pytest.raises(UnreadableScene, match="other"):
+        read_triplanes(path)

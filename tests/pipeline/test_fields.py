@@ -1,0 +1,124 @@
+"""Captures to triplanes and to scene states, through the command line, with small random models."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lrm_ttt import cli
+from lrm_ttt.data.images import load_views
+from lrm_ttt.data.open_scene import open_scene
+from lrm_ttt.layers.config import MemoryConfig
+from lrm_ttt.model.build import build
+from lrm_ttt.model.checkpoint import save_pretrained
+from lrm_ttt.model.config import BackboneConfig, ModelConfig, TriplaneConfig
+from lrm_ttt.model.novel_view import NovelViewModel
+from lrm_ttt.model.state import SceneState
+from lrm_ttt.render.volume import render_volume
+from lrm_ttt.scene.cameras import Cameras
+from lrm_ttt.scene.similarity import Similarity
+from lrm_ttt.scene.triplanes_file import read_triplanes
+from tests.cli.typed import refused
+from tests.pipeline.make import write_capture
+
+TRIPLANE = ModelConfig(
+    backbone=BackboneConfig(64, 1, 32, 2, memory=MemoryConfig(32, 2)),
+    normalisation="focus",
+    representation="triplane",
+    triplane=TriplaneConfig(16, 8, 4, 16, 1, 1.0, 8, 8),
+)
+IMAGES = dataclasses.replace(TRIPLANE, representation="images")
+HELD_OUT = (0, 4, 8)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a capture, a model of each kind, and what the command makes of them."""
+    folder = tmp_path_factory.mktemp("fields")
+    write_capture(folder / "capture")
+    for config in (TRIPLANE, IMAGES):
+        kind = config.representation
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            save_pretrained(build(config), folder / kind)
+        assert cli.main(words(folder, kind, "-o", str(folder / f"{kind}_out"))) == 0
+    return folder
+
+
+def words(folder: Path, kind: str, *more: str) -> list[str]:
+    start = ["reconstruct", str(folder / "capture"), "--checkpoint", str(folder / kind)]
+    return [*start, "--hold-out", "4", "--precision", "fp32", *more]
+
+
+def pictures(out: Path) -> torch.Tensor:
+    images = [np.asarray(Image.open(out / "renders" / f"{index:04d}_render.png")) for index in HELD_OUT]
+    return torch.from_numpy(np.stack(images)).movedim(-1, 1) / 255
+
+
+def cameras(folder: Path) -> Cameras:
+    return load_views(open_scene(folder / "capture"), list(HELD_OUT)).cameras
+
+
+def test_the_file_alone_shows_what_the_pictures_show(place: Path) -> None:
+    """Nothing but the file and the capture's own cameras: neither the model nor the images."""
+    triplanes, world_to_scene = read_triplanes(place / "triplane_out" / "triplanes.safetensors")
+    scene_cameras = world_to_scene.cameras(cameras(place))[None]
+    drawn = render_volume(triplanes[None], scene_cameras, torch.ones(1, 3), 8, 8).colors[0].clamp(0, 1)
+    # Half a step of 8 bits.
+    assert (drawn - pictures(place / "triplane_out")).abs().max() <= 0.5 / 255 + 1e-4
+    assert drawn.std() > 0.01
+
+
+def test_the_state_shows_what_the_pictures_show(place: Path) -> None:
+    out = place / "images_out"
+    state = SceneState.load(out / "state.safetensors")
+    parts = json.loads((out / "metrics.json").read_text())["world_to_scene"]
+    world_to_scene = Similarity(*(torch.tensor(parts[name]) for name in ("rotation", "translation", "scale")))
+    model = NovelViewModel.from_pretrained(place / "images")
+    with torch.no_grad():
+        drawn = model.query(state, world_to_scene.cameras(cameras(place))[None])[0]
+    assert (drawn - pictures(out)).abs().max() <= 0.5 / 255 + 1e-4
+    assert drawn.std() > 0.001
+
+
+@pytest.mark.parametrize(("kind", "file"), [("triplane", "triplanes.safetensors"), ("images", "state.safetensors")])
+def test_the_results_are_those_of_any_run(place: Path, kind: str, file: str) -> None:
+    out = place / f"{kind}_out"
+    names = {file, "metrics.json", "config.yaml", "renders", "report.html", "video.mp4"}
+    assert {path.name for path in out.iterdir()} == names
+    numbers = json.loads((out / "metrics.json").read_text())
+    assert numbers["representation"] == kind and numbers["result"] == file
+    assert (numbers["num_input_views"], numbers["num_held_out_views"]) == (6, 3)
+    assert "num_gaussians" not in numbers and "ply_round_trip_db_gap" not in numbers
+    truth = [np.asarray(Image.open(out / "renders" / f"{index:04d}_truth.png")) / 255 for index in HELD_OUT]
+    errors = [(t - p.movedim(0, -1).numpy()) ** 2 for t, p in zip(truth, pictures(out), strict=True)]
+    expected = np.mean([-10 * np.log10(error.mean()) for error in errors])
+    # Two roundings to 8 bits.
+    assert numbers["psnr_held_out"] == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "said"),
+    [
+        ("triplane", ["--representation", "gaussians"], ["predicts 'triplane'", "lrm-ttt train"]),
+        ("images", ["--representation", "triplane"], ["predicts 'images'", "--checkpoint"]),
+        ("images", ["--refine", "10"], ["--refine", "Gaussians"]),
+        ("triplane", ["--keep-fraction", "0.5"], ["--keep-fraction", "Gaussians"]),
+        ("triplane", ["--backend", "reference"], ["--backend", "Gaussians"]),
+    ],
+)
+def test_what_does_not_fit_the_checkpoint_is_refused(
+    place: Path, kind: str, flags: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(words(place, kind, "-o", str(place / "none"), *flags), capsys)
+    assert all(word in message for word in said), message
+    assert not (place / "none").exists()
+
+
+def test_the_representation_may_be_named(place: Path) -> None:
+    flags = ["--representation", "triplane", "--dry-run"]
+    assert cli.main(words(place, "triplane", "-o", str(place / "none"), *flags)) == 0
