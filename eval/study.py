@@ -21,7 +21,7 @@ from lrm_ttt.eval.metrics import psnr
 from lrm_ttt.model.novel_view import NovelViewModel
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.model.scene_model import SceneModel
-from lrm_ttt.pipeline.checkpoint import load, locate
+from lrm_ttt.pipeline.checkpoint import load_as, locate
 from lrm_ttt.pipeline.memory import keep_freed_memory
 from lrm_ttt.pipeline.reconstruct import NEAR, draw, normalise
 from lrm_ttt.pipeline.stream import push, start_stream
@@ -165,7 +165,7 @@ def mean_of(pairs: list[tuple[float, float]], index: int) -> float:
 def run(study: Study) -> dict[str, Any]:
     """Measure everything that is asked for."""
     folder = locate(None if study.checkpoint == "embedded" else study.checkpoint)
-    model = load(folder, torch.device("cpu"))
+    model = load_as(SceneModel, folder, torch.device("cpu"))
     scenes = [held_out_scene(index, max(study.views), study.image_size) for index in range(study.scenes)]
     found: dict[str, Any] = {"checkpoint": study.checkpoint, "scenes": study.scenes}
     found["views"] = [measure(model, scenes, count, study.timings) for count in study.views]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from torch import nn
 
 from lrm_ttt.errors import IncompatibleCheckpoint
 from lrm_ttt.model.config import ModelConfig
@@ -68,9 +69,10 @@ class HubModel(PyTorchModelHubMixin, library_name="lrm-ttt", model_card_template
         return model
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from lrm_ttt.model.checkpoint import save_pretrained
+        from lrm_ttt.model.checkpoint import write_folder
 
-        save_pretrained(self, save_directory)
+        assert isinstance(self, nn.Module)
+        write_folder(save_directory, self.config, self.state_dict(), self.origin)
 
     def generate_model_card(self, *arguments: Any, **fields: Any) -> ModelCard:
         """Return the card of a repository; the licence of the weights' source is on it."""
@@ -80,6 +82,6 @@ class HubModel(PyTorchModelHubMixin, library_name="lrm-ttt", model_card_template
         fields.setdefault("notice", "" if origin is None else origin.notice())
         card = super().generate_model_card(*arguments, **fields)
         if origin is not None:
-            card.data.license = "other"
-            card.data.license_name = origin.licence
+            card.data["license"] = "other"
+            card.data["license_name"] = origin.licence
         return card

@@ -147,7 +147,9 @@ def select(data: Any, file: Path) -> tuple[dict[str, Tensor], list[str]]:
             f"{file} holds {held} (it has {list_some(names) or type(data).__name__}). Give a file with one state dict "
             "of theirs."
         )
-    strangers, left_out, level = [], [], data
+    strangers: list[str] = []
+    left_out: list[str] = []
+    level = data
     for depth in range(len(path) + 1):
         inside = path[depth : depth + 1]
         for name, value in level.items():

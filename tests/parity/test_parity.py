@@ -178,10 +178,10 @@ def _run_tttlrm(model: SceneModel, fixture: Fixture) -> dict[str, Tensor]:
     virtual = stack([views[scene, row] for scene, row in enumerate(rows)])
     state = model.update(model.start(views.shape[0]), views)
     gaussians = model.query(state, virtual)
-    # The second pass can be spared: queries read what the inputs have read.
-    for scene, row in enumerate(rows):
-        spared = model(views[scene : scene + 1], row)
-        assert torch.allclose(spared.means[0], gaussians.means[scene], rtol=1e-5, atol=1e-4)
+    if len(indices) == 1:
+        # The second pass can be spared: queries read what the inputs have read.
+        spared = model(views, rows[0])
+        assert torch.allclose(spared.means, gaussians.means, rtol=1e-5, atol=1e-4)
     out, features = _layer_by_layer(model, views, model.tokenize(virtual).tokens)
     out |= _matrices(state, "expected/block{}.ttt.{}")
     out["expected/gaussians.xyz"] = gaussians.means
