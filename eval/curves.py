@@ -59,7 +59,7 @@ def validation_curve(folder: Path, against: str) -> Line:
         if row["kind"] == "train":
             x |= {name: row[name] for name in ("scenes", "hours")}
         elif row["kind"] == "validation":
-            line.append((x[against], row["psnr"]))
+            line.append((float(x[against]), float(row["psnr"])))
     return line
 
 
