@@ -5,8 +5,11 @@ tokens (the gradients of the fast weights): slices of views give what all views 
 """
 
 import dataclasses
+import math
+import mmap
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -62,11 +65,22 @@ class Slices:
         if not others:
             return made
         size = (made.shape[0], num_views * per_view)
-        joined = made.map(lambda tensor: tensor.new_empty(*size, *tensor.shape[2:]))
+        joined = made.map(lambda tensor: _untouched(tensor, (*size, *tensor.shape[2:])))
         end = _store(joined, made, 0)
         for part in others:
             end = _store(joined, kept(part), end)
         return joined.map(lambda tensor: tensor[:, :end])
+
+
+def _untouched(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return memory for a tensor of this shape, of which what is never written is never taken.
+
+    Fresh pages on a CPU: what an allocator gives may have been written before, and counts in full.
+    """
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    pages = mmap.mmap(-1, max(math.prod(shape), 1) * like.element_size())
+    return torch.frombuffer(pages, dtype=like.dtype, count=math.prod(shape)).reshape(shape)
 
 
 def _store(joined: Gaussians, made: Gaussians, start: int) -> int:

@@ -54,8 +54,8 @@ class Gaussians(Manipulable):
             sh=rotate_sh(self.sh, similarity.rotation),
         )
 
-    def select(self, index: Tensor) -> "Gaussians":
-        """Keep the Gaussians at `index` (positions or a mask over n) of a single scene."""
+    def select(self, index: Tensor | slice) -> "Gaussians":
+        """Keep the Gaussians at `index` (positions, a mask over n, or a range of n) of a single scene."""
         assert not self.shape, "select works on one scene: index the batch first"
         return self.map(lambda tensor: tensor[index])
 

@@ -1,9 +1,11 @@
 """Read and write Gaussians as .ply files of 3D Gaussian splatting; the stored encoding is known to this file alone."""
 
+import dataclasses
+import mmap
 import os
 import re
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from lrm_ttt.errors import UnreadableScene
 from lrm_ttt.scene.gaussians import Gaussians
+from lrm_ttt.scene.similarity import Similarity
 
 NUM_REST_OF_DEGREE = (0, 9, 24, 45)
 
@@ -19,22 +22,26 @@ NUM_REST_OF_DEGREE = (0, 9, 24, 45)
 # that was written.
 SMALLEST = 1e-30
 LARGEST_OPACITY = 1 - 2.0**-25
+# Gaussians that are encoded or decoded at a time, so that a file takes no memory beside the Gaussians themselves.
+ROWS_AT_ONCE = 2**16
 
 
-def write_ply(path: Path | str, gaussians: Gaussians) -> None:
+def write_ply(path: Path | str, gaussians: Gaussians, similarity: Similarity | None = None) -> None:
     """Write one scene as a binary .ply that every viewer of splats reads; the file appears at once or not at all.
 
-    Positions and scales are written in the frame and units they are in: undo the normalisation first. Columns are `x y
-    z nx ny nz f_dc_* f_rest_* opacity scale_* rot_*`, all float32, with 0, 9, 24 or 45 columns `f_rest` for degree 0,
+    Positions and scales are written in the frame and units they are in, or in that to which `similarity` leads: undo
+    the normalisation. Columns are `x y z nx ny nz f_dc_* f_rest_* opacity scale_* rot_*`, all float32, with 0, 9, 24 or 45 columns `f_rest` for degree 0,
     1, 2, 3, channel by channel.
     """
     assert not gaussians.shape, "write_ply takes one scene: index the batch first"
     path = Path(path)
-    rows = _encode(gaussians)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
-            _write_rows(stream, rows)
+            stream.write(_header(gaussians))
+            for start in range(0, gaussians.num_gaussians, ROWS_AT_ONCE):
+                part = gaussians.select(slice(start, start + ROWS_AT_ONCE))
+                stream.write(_encode(part if similarity is None else part.transform(similarity)))
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -50,8 +57,7 @@ def read_ply(path: Path | str) -> Gaussians:
     path = Path(path)
     columns = _read_columns(path)
     num_rest = _checked_names(path, columns)
-    values = {name: np.ascontiguousarray(column, dtype=np.float32) for name, column in columns.items()}
-    gaussians = _decode(values, num_rest)
+    gaussians = _joined(columns, num_rest)
     broken = sum(int((~torch.isfinite(tensor)).sum()) for tensor in vars(gaussians).values())
     if broken:
         raise UnreadableScene(
@@ -75,10 +81,16 @@ def _names(num_rest: int) -> list[str]:
     return [*names, "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
 
 
-def _encode(gaussians: Gaussians) -> np.ndarray:
-    """Return one contiguous structured array, a row for each Gaussian."""
+def _header(gaussians: Gaussians) -> bytes:
+    assert gaussians.sh.shape[-2] in (1, 4, 9, 16), "the .ply format knows degrees 0 to 3"
+    names = _names(3 * (gaussians.sh.shape[-2] - 1))
+    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {gaussians.num_gaussians}"]
+    return "\n".join([*lines, *(f"property float {name}" for name in names), "end_header", ""]).encode("ascii")
+
+
+def _encode(gaussians: Gaussians) -> bytes:
+    """Return a row for each Gaussian."""
     scene = gaussians.detach().to(device="cpu", dtype=torch.float64)
-    assert scene.sh.shape[-2] in (1, 4, 9, 16), "the .ply format knows degrees 0 to 3"
     assert all(torch.isfinite(tensor).all() for tensor in vars(scene).values()), (
         "Gaussians with values that are not finite"
     )
@@ -93,20 +105,12 @@ def _encode(gaussians: Gaussians) -> np.ndarray:
         scene.scales.clamp(min=SMALLEST).log(),
         scene.wxyz,
     ]
-    table = torch.cat(blocks, 1).to(torch.float32).contiguous().numpy()
-    names = _names(3 * (scene.sh.shape[-2] - 1))
-    return table.view([(name, "<f4") for name in names])[:, 0]
-
-
-def _write_rows(stream: BinaryIO, rows: np.ndarray) -> None:
-    # plyfile is GPL-3: it is imported here and nowhere else, and only when a file is read or written.
-    import plyfile
-
-    plyfile.PlyData([plyfile.PlyElement.describe(rows, "vertex")], byte_order="<").write(stream)
+    return torch.cat(blocks, 1).to(torch.float32).numpy().astype("<f4", order="C").tobytes()
 
 
 def _read_columns(path: Path) -> dict[str, Any]:
-    """Return the columns of the element `vertex` by name."""
+    """Return the columns of the element `vertex` by name, of a file that is still on disk where that is possible."""
+    # plyfile is GPL-3: it is imported here and nowhere else, and only when a file is read.
     import plyfile
 
     try:
@@ -160,6 +164,26 @@ def _checked_names(path: Path, columns: dict[str, Any]) -> int:
     if len(columns["x"]) == 0:
         raise UnreadableScene(f"{path}: holds no Gaussians. Write it again.")
     return num_rest
+
+
+def _joined(columns: dict[str, Any], num_rest: int) -> Gaussians:
+    """Decode the rows in parts."""
+    count = len(columns["x"])
+    # What was read of a file that is mapped into memory can be given back at once.
+    mapped = getattr(columns["x"], "_mmap", None) if hasattr(mmap, "MADV_DONTNEED") else None
+    joined: Gaussians | None = None
+    for start in range(0, count, ROWS_AT_ONCE):
+        rows = slice(start, min(start + ROWS_AT_ONCE, count))
+        values = {name: np.ascontiguousarray(column[rows], dtype=np.float32) for name, column in columns.items()}
+        part = _decode(values, num_rest)
+        if joined is None:
+            joined = part.map(lambda tensor: tensor.new_empty(count, *tensor.shape[1:]))
+        for field in dataclasses.fields(part):
+            getattr(joined, field.name)[rows] = getattr(part, field.name)
+        if mapped is not None:
+            mapped.madvise(mmap.MADV_DONTNEED)
+    assert joined is not None
+    return joined
 
 
 def _decode(values: dict[str, np.ndarray], num_rest: int) -> Gaussians:

@@ -13,6 +13,7 @@ from lrm_ttt.errors import UnreadableScene
 from lrm_ttt.scene import ply
 from lrm_ttt.scene.gaussians import SH_C0, Gaussians
 from lrm_ttt.scene.ply import read_ply, read_points, write_ply
+from lrm_ttt.scene.similarity import Similarity
 from tests.helpers.shared import shared_path
 from tests.scene.make import gaussians
 
@@ -113,15 +114,38 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     write_ply(path, gaussians(5, 0, dtype=torch.float32))
     before = path.read_bytes()
 
-    def stop(stream: object, rows: object) -> None:
-        stream.write(b"ply half a file")  # type: ignore[attr-defined]
+    def stop(gaussians: object) -> bytes:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ply, "_write_rows", stop)
+    # The header is written by then.
+    monkeypatch.setattr(ply, "_encode", stop)
     with pytest.raises(KeyboardInterrupt):
         write_ply(path, gaussians(9, 0, dtype=torch.float32))
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["scene.ply"]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 40])
+def test_parts_of_any_size_make_the_same_file_and_gaussians(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = gaussians(40, 1, dtype=torch.float32)
+    write_ply(tmp_path / "whole.ply", some)
+    whole = read_ply(tmp_path / "whole.ply")
+    monkeypatch.setattr(ply, "ROWS_AT_ONCE", rows)
+    write_ply(tmp_path / "parts.ply", some)
+    assert (tmp_path / "parts.ply").read_bytes() == (tmp_path / "whole.ply").read_bytes()
+    for name, tensor in vars(read_ply(tmp_path / "whole.ply")).items():
+        assert torch.equal(tensor, getattr(whole, name)), name
+
+
+def test_a_similarity_on_the_way_is_one_before(tmp_path: Path) -> None:
+    some = gaussians(9, 1, dtype=torch.float32)
+    rotation = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(5))).Q
+    moved = Similarity(rotation * torch.linalg.det(rotation), torch.tensor([7.0, -2.0, 3.0]), torch.tensor(4.5))
+    write_ply(tmp_path / "first.ply", some.transform(moved))
+    write_ply(tmp_path / "then.ply", some, moved)
+    assert (tmp_path / "first.ply").read_bytes() == (tmp_path / "then.ply").read_bytes()
 
 
 def test_what_is_not_finite_is_not_written(tmp_path: Path) -> None:
