@@ -18,6 +18,7 @@ from lrm_ttt.errors import LrmTttError
 
 COMMANDS = {
     "reconstruct": "posed images to Gaussian splats, with a report",
+    "stream": "posed images as they come to Gaussian splats, step after step",
     "render": "a .ply of Gaussians to images and a video",
     "train": "train or resume a model from a YAML file",
     "import-weights": "a published checkpoint to a model folder",
