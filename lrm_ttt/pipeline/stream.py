@@ -73,6 +73,7 @@ def start_stream(
     assert num_virtual >= 1
     assert cameras.shape[0] >= 2, "one camera defines no scale"
     device = next(model.parameters()).device
+    world_to_scene = normalising_similarity(cameras, model.config.normalisation)
     with torch.inference_mode():
         state = model.start(1)
     return Stream(
@@ -80,7 +81,8 @@ def start_stream(
         fingerprint=fingerprint(model),
         strategy=strategy,
         num_virtual=num_virtual,
-        world_to_scene=normalising_similarity(cameras, model.config.normalisation).to(device),
+        # Transposed in memory it would round otherwise than after saving and loading.
+        world_to_scene=world_to_scene.to(device).map(torch.Tensor.contiguous),
         state=state,
         poses=torch.empty(0, 4, 4),
     )

@@ -94,7 +94,8 @@ def _read(path: Path, with_tensors: bool) -> tuple[dict[str, str], dict[str, Ten
                     f"{path}: is no state of a stream (format '{FORMAT}'). Start again with --overwrite."
                 )
             names = list(file.keys()) if with_tensors else []
-            return metadata, {name: file.get_tensor(name) for name in names}
+            # Copies lie where torch allocates: products may round otherwise at other alignments.
+            return metadata, {name: file.get_tensor(name).clone() for name in names}
     except (OSError, SafetensorError) as error:
         raise IncompatibleCheckpoint(
             f"{path}: cannot be read as the state of a stream ({error}). Start again with --overwrite."
