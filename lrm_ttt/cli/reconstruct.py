@@ -2,6 +2,9 @@
 
 SOURCE is a capture: a folder with transforms.json (nerfstudio, instant-ngp, DL3DV, Blender), opencv_cameras.json or a
 COLMAP model, or that file itself. `example` makes a procedural capture on the spot.
+
+The capture that --virtual names must have the frame and units of SOURCE; it needs no images. A model that takes colours
+from its virtual views, as the embedded one does, first renders what the inputs show from those without: one pass more.
 """
 
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ class Arguments(ReconstructConfig):
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
     views: Annotated[str | None, tyro.conf.arg(metavar="N|all|LIST")] = None
+    virtual: Annotated[str, tyro.conf.arg(metavar="inputs|N|CAPTURE")] = "inputs"
     image_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="H W")] = None
     checkpoint: Annotated[str | None, tyro.conf.arg(metavar="PATH_OR_HUB_ID")] = None
     background: Annotated[Color, tyro.conf.arg(metavar="R G B")] = (1.0, 1.0, 1.0)

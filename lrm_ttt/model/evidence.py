@@ -58,19 +58,24 @@ class Evidence(Manipulable):
         return self.costs.shape[:-3]
 
 
-def distance_range(cameras: Cameras, is_object: bool) -> DistanceRange:
+def distance_range(cameras: Cameras, is_object: bool, inputs: Cameras | None = None) -> DistanceRange:
     """Return the range of views `[*b v]` of a scene that has its focus in the origin.
 
-    An object lies in the ball around the focus that fills the images; anything else from NEAREST to FARTHEST times
-    the distance to the focus.
+    An object lies in the ball around the focus that fills the images of the `inputs` (None: of these views); anything
+    else from NEAREST to FARTHEST times the distance to the focus.
     """
     distance = cameras.centres.square().sum(-1).sqrt()
     if not is_object:
         return DistanceRange(NEAREST * distance, FARTHEST * distance)
+    radius = _object_radius(cameras if inputs is None else inputs)
+    return DistanceRange(torch.maximum(distance - radius, 0.1 * distance), distance + radius)
+
+
+def _object_radius(cameras: Cameras) -> Float[Tensor, "*b 1"]:
+    distance = cameras.centres.square().sum(-1).sqrt()
     half = torch.tensor([cameras.image_size.width, cameras.image_size.height], device=distance.device) / 2
     slope = (half / cameras.intrinsics[..., :2]).amax(-1)
-    radius = (1.1 * distance * slope / (1 + slope * slope).sqrt()).mean(-1, keepdim=True)
-    return DistanceRange(torch.maximum(distance - radius, 0.1 * distance), distance + radius)
+    return (1.1 * distance * slope / (1 + slope * slope).sqrt()).mean(-1, keepdim=True)
 
 
 @torch.no_grad()

@@ -33,15 +33,20 @@ class Reconstructor(SceneModel):
         else:
             self.head = GaussianHead(width, patch_size, config.head)
 
-    def query(self, state: SceneState, queries: Views) -> Gaussians:
-        """Return the Gaussians `[b, v * h * w]` of virtual views; matching evidence is gathered among these views."""
-        return self._decode(state, self.tokenize(queries))
+    def query(self, state: SceneState, queries: Views, inputs: Cameras | None = None) -> Gaussians:
+        """Return the Gaussians `[b, v * h * w]` of virtual views; matching evidence is gathered among these views.
 
-    def query_cameras(self, state: SceneState, cameras: Cameras, is_object: bool = False) -> Gaussians:
+        Where they are not the inputs, the cameras of the `inputs` say how large an object is.
+        """
+        return self._decode(state, self.tokenize(queries, inputs))
+
+    def query_cameras(
+        self, state: SceneState, cameras: Cameras, is_object: bool = False, inputs: Cameras | None = None
+    ) -> Gaussians:
         """Return the Gaussians of virtual views `[b v]` without images, whose tokens carry rays alone.
 
-        `is_object` says that the inputs had masks, on which the range of the distances depends. Raises `InvalidConfig`
-        for a model that takes colours from the images of its virtual views.
+        `is_object` says that the inputs had masks, on which the range of the distances depends; `inputs` as in `query`.
+        Raises `InvalidConfig` for a model that takes colours from the images of its virtual views.
         """
         if self.config.tokenizer.evidence is not None:
             raise InvalidConfig(
@@ -50,7 +55,7 @@ class Reconstructor(SceneModel):
             )
         tokens = self.tokenizer.embed_rays(cameras, self.precision.compute)
         blank = torch.full((*cameras.shape, 3, *cameras.image_size), 0.5, device=tokens.device)
-        ranges = distance_range(cameras, is_object)
+        ranges = distance_range(cameras, is_object, inputs)
         return self._decode(state, ViewTokens(tokens, Views(blank, cameras), ranges, None))
 
     def forward(self, inputs: Views, virtual: Sequence[int] | None = None) -> Gaussians:

@@ -10,6 +10,7 @@ from lrm_ttt.model.hub import HubModel
 from lrm_ttt.model.slices import WHOLE, Slices
 from lrm_ttt.model.state import SceneState
 from lrm_ttt.model.tokenizer import Tokenizer, ViewTokens
+from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.views import Views
 
 
@@ -33,9 +34,12 @@ class SceneModel(nn.Module, HubModel):
             if embed is not None:
                 fill_normal(embed.weight)
 
-    def tokenize(self, views: Views) -> ViewTokens:
-        """Embed views; matching evidence, where configured, is gathered among these views."""
-        return self.tokenizer(views, self.precision.compute, self.slices)
+    def tokenize(self, views: Views, inputs: Cameras | None = None) -> ViewTokens:
+        """Embed views; matching evidence, where configured, is gathered among these views.
+
+        The cameras of the `inputs` (None: these views) say how large an object is.
+        """
+        return self.tokenizer(views, self.precision.compute, self.slices, inputs)
 
     def start(self, batch_size: int) -> SceneState:
         """Return the state before any view."""

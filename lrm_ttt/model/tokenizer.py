@@ -79,12 +79,14 @@ class Tokenizer(nn.Module):
             self.embed_evidence = Linear(pooled * (2 * config.evidence.num_planes + 1), width, bias=False)
         self.norm = LayerNorm(width)
 
-    def forward(self, views: Views, dtype: torch.dtype, slices: Slices = WHOLE) -> ViewTokens:
+    def forward(
+        self, views: Views, dtype: torch.dtype, slices: Slices = WHOLE, inputs: Cameras | None = None
+    ) -> ViewTokens:
         """Embed views `[b v]`, in scene coordinates, whose height and width are multiples of the patch size.
 
-        In slices the evidence is not kept, but gathered again when it is asked for.
+        In slices the evidence is not kept, but gathered again when it is asked for. `inputs` as in `distance_range`.
         """
-        ranges = distance_range(views.cameras, is_object=views.masks is not None)
+        ranges = distance_range(views.cameras, views.masks is not None, inputs)
         if self.config.evidence is None:
             return ViewTokens(
                 slices.map(lambda part: self._embed(views[:, part], None, dtype), views.shape[1]), views, ranges, None

@@ -31,6 +31,8 @@ class ReconstructConfig:
     """Folder for scene.ply (or see --representation), report.html, metrics.json, config.yaml, renders/, video.mp4."""
     views: str | None = None
     """How many input views (k-means over position and direction), `all`, or indices: 1,5,9. Default: at most 16."""
+    virtual: str = "inputs"
+    """Which views query the memory, one Gaussian a pixel: the inputs, N of them (k-means), or a capture's cameras."""
     hold_out: int = 8
     """Hold out every n-th view: the model never sees it, the report compares it with its rendering. 0: none."""
     image_size: tuple[int, int] | None = None
@@ -79,6 +81,7 @@ class ReconstructConfig:
             raise InvalidConfig(f"--keep-fraction {self.keep_fraction:g}: a share lies above 0 and is at most 1.")
         check_color(self.background)
         parse_views(self.views)
+        parse_virtual(self.virtual)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +135,23 @@ def parse_views(views: str | None) -> int | tuple[int, ...] | None:
     if (len(numbers) if is_list else numbers[0]) < 2:
         raise InvalidConfig(f"--views {views}: one view shows no depth. Give at least two.")
     return numbers if is_list else numbers[0]
+
+
+def parse_virtual(virtual: str) -> int | str | None:
+    """Return a number of virtual views among the inputs, the name of a capture, or None for all inputs.
+
+    Raises `InvalidConfig` for less than one view.
+    """
+    text = virtual.strip()
+    if text in ("", "inputs"):
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        return text
+    if number < 1:
+        raise InvalidConfig(f"--virtual {virtual}: at least one. A folder of that name is ./{text}.")
+    return number
 
 
 def check_color(color: Color) -> None:

@@ -10,6 +10,7 @@ from lrm_ttt.pipeline.capture import CapturePlan, plan_capture
 from lrm_ttt.pipeline.checkpoint import choose_backend, choose_device, choose_precision, locate, model_config
 from lrm_ttt.pipeline.config import ReconstructConfig
 from lrm_ttt.pipeline.representation import check_representation
+from lrm_ttt.pipeline.virtual import VirtualPlan, plan_virtual
 from lrm_ttt.scene.views import Views
 
 
@@ -21,6 +22,7 @@ class Job:
     model: ModelConfig
     checkpoint: Path
     plan: CapturePlan
+    virtual: VirtualPlan
     device: torch.device
     backend: str
     precision: str
@@ -60,12 +62,14 @@ def prepare(config: ReconstructConfig) -> Job:
     model = model_config(checkpoint, config.schedule)
     check_representation(config, model)
     plan = plan_capture(config, model.tokenizer.patch_size)
-    return Job(config, model, checkpoint, plan, device, backend, choose_precision(config.precision, device))
+    virtual = plan_virtual(config, plan, model.tokenizer.patch_size)
+    return Job(config, model, checkpoint, plan, virtual, device, backend, choose_precision(config.precision, device))
 
 
 def notes(job: Job) -> list[str]:
     """Return what the user should know before the work begins."""
     sentences = [f"{job.plan.source.name}: {note}" for note in job.plan.notes]
+    sentences += job.virtual.notes(job.config, job.model)
     trained = model_config(job.checkpoint).backbone.schedule
     if job.model.backbone.schedule != trained:
         sentences.append(

@@ -53,6 +53,7 @@ def collect_gaussians(job: Job, made: Reconstruction, check: PlyCheck) -> dict[s
     """Return the numbers of metrics.json that Gaussians alone have."""
     return {
         "result": "scene.ply",
+        **job.virtual.numbers(),
         "num_predicted": made.num_predicted,
         "num_gaussians": check.gaussians.num_gaussians,
         "ply_round_trip_db_gap": finite(check.round_trip_db_gap),
@@ -101,6 +102,7 @@ def resolved(job: Job) -> str:
         "schedule": job.model.backbone.schedule,
         "inputs": list(job.plan.choice.inputs),
         "held_out": list(job.plan.choice.targets),
+        "virtual": job.virtual.resolved(job.plan.choice.inputs),
         "model": to_mapping(job.model),
     }
     if job.config.refine:

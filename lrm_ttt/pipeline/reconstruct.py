@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrm_ttt.model.reconstructor import Reconstructor
+from lrm_ttt.pipeline.virtual import Backdrop, Virtual, predict
 from lrm_ttt.render.render import render
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.gaussians import Gaussians
@@ -41,16 +42,29 @@ class Reconstruction:
         return NEAR / float(self.world_to_scene.scale)
 
 
-def reconstruct(model: Reconstructor, inputs: Views, *, keep_fraction: float = 1.0) -> Reconstruction:
+def reconstruct(
+    model: Reconstructor,
+    inputs: Views,
+    *,
+    keep_fraction: float = 1.0,
+    virtual: Virtual | None = None,
+    background: Float[Tensor, "3"] | None = None,
+    backend: str = "auto",
+) -> Reconstruction:
     """Reconstruct a scene from its input views `[v]`, given in any frame.
 
     The input cameras alone decide the normalised frame. Height and width must be multiples of the model's patch size.
     Of the Gaussians the share `keep_fraction` of highest opacity stays, without those that no rasterizer draws.
+    `virtual` (None: the inputs) are the views that query the memory: positions among the inputs, or views or cameras
+    `[q]` in the frame of the inputs. Where a model needs images of them and there are none, `backend` draws what the
+    inputs show, on the `background` (None: white) that they have (pipeline/virtual.py).
     """
     world_to_scene = normalising_similarity(inputs.cameras, model.config.normalisation)
     views = normalise(inputs, world_to_scene)
+    color = torch.ones(3) if background is None else background
+    backdrop = Backdrop(color.to(inputs.images.device), backend, NEAR)
     with torch.inference_mode():
-        predicted = model(views[None])[0]
+        predicted = predict(model, views, virtual, world_to_scene, backdrop)
     return Reconstruction(prune(predicted, keep_fraction), world_to_scene, predicted.num_gaussians)
 
 

@@ -22,6 +22,7 @@ from lrm_ttt.pipeline.reconstruct import NEAR, Reconstruction, draw, normalise, 
 from lrm_ttt.pipeline.refine import RefineConfig, refine
 from lrm_ttt.pipeline.report import write_report
 from lrm_ttt.pipeline.stages import Listener, Stages
+from lrm_ttt.pipeline.virtual import Virtual
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.ply import write_ply
 from lrm_ttt.scene.views import Views
@@ -69,12 +70,24 @@ def make_gaussians(job: Job, inputs: Views, folder: Path, metrics: Metrics, stag
 def compute(job: Job, inputs: Views, stages: Stages) -> Reconstruction:
     """Run the model, and the refinement where it is asked for."""
     config = job.config
+    virtual: Virtual | None = job.virtual.positions
+    if job.virtual.capture is not None:
+        with stages("read"):
+            virtual = job.virtual.load(job.model.tokenizer.patch_size, config.background).to(job.device)
+            stages.describe(f"{job.virtual.num_views} virtual views")
     with stages("checkpoint"):
         model = load(job.checkpoint, job.device, precision=job.precision, schedule=config.schedule)
         stages.describe(f"{model.num_parameters / 1e6:.1f} M parameters, {job.precision}")
     with stages("model"):
         views = inputs.to(job.device)
-        made = reconstruct(model, views, keep_fraction=config.keep_fraction)
+        made = reconstruct(
+            model,
+            views,
+            keep_fraction=config.keep_fraction,
+            virtual=virtual,
+            background=job.background,
+            backend=job.backend,
+        )
         stages.describe(f"{made.num_predicted:,} Gaussians, {made.gaussians.num_gaussians:,} kept")
     if not config.refine:
         return made

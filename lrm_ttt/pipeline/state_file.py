@@ -1,0 +1,115 @@
+"""The state of a scene as a file: what a model remembers, in which frame, and which model that is."""
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lrm_ttt.config_io import to_mapping
+from lrm_ttt.errors import IncompatibleCheckpoint
+from lrm_ttt.model.scene_model import SceneModel
+from lrm_ttt.model.state import SceneState
+from lrm_ttt.scene.similarity import Similarity
+
+FORMAT = "lrm-ttt scene state 1"
+STATE, SIMILARITY, EXTRA = "state.", "world_to_scene.", "extra."
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedState:
+    """The state of a scene, and what it takes to read it later.
+
+    `world_to_scene` leads from the capture's frame to the one that the state was made in, `fingerprint` tells the model
+    that made it. `record` (plain data) and `extra` (tensors) belong to whoever saves.
+    """
+
+    state: SceneState
+    world_to_scene: Similarity
+    fingerprint: str
+    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    extra: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+def save_state(path: Path | str, saved: SavedState) -> None:
+    """Write a state as safetensors, by atomic rename."""
+    path = Path(path)
+    tensors = {STATE + name: tensor for name, tensor in saved.state.tensors().items()}
+    tensors |= {SIMILARITY + name: tensor for name, tensor in vars(saved.world_to_scene).items()}
+    tensors |= {EXTRA + name: tensor for name, tensor in saved.extra.items()}
+    metadata = {
+        "format": FORMAT,
+        "fingerprint": saved.fingerprint,
+        "num_views": str(saved.state.num_views),
+        "record": json.dumps(saved.record),
+    }
+    # Expanded and sliced tensors would share their memory, which the format refuses.
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as temporary:
+        partial = Path(temporary, path.name)
+        save_file(stored, partial, metadata=metadata)
+        # safetensors writes a file that only its owner may read.
+        partial.chmod(0o666 & path.parent.stat().st_mode)
+        partial.replace(path)
+
+
+def load_state(path: Path | str, model: SceneModel) -> SavedState:
+    """Read a state, bit for bit as it was saved, on the device of `model`.
+
+    Raises `IncompatibleCheckpoint` for a file that is none, or that another model made.
+    """
+    metadata, tensors = _read(path, with_tensors=True)
+    ours = fingerprint(model)
+    if metadata["fingerprint"] != ours:
+        raise IncompatibleCheckpoint(
+            f"{path}: was made by another model (fingerprint {metadata['fingerprint'][:12]}, this one has {ours[:12]}"
+            "). Pass the --checkpoint that made it."
+        )
+    device = next(model.parameters()).device
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    return SavedState(
+        state=SceneState.from_tensors(_part(tensors, STATE), int(metadata["num_views"])),
+        world_to_scene=Similarity(**_part(tensors, SIMILARITY)),
+        fingerprint=ours,
+        record=json.loads(metadata["record"]),
+        extra=_part(tensors, EXTRA),
+    )
+
+
+def read_record(path: Path | str) -> dict[str, Any]:
+    """Return the plain data that was stored with a state; no tensor is read."""
+    record = json.loads(_read(path, with_tensors=False)[0]["record"])
+    assert isinstance(record, dict)
+    return record
+
+
+def fingerprint(model: SceneModel) -> str:
+    """Return a digest of a model's configuration and weights: states fit no other model."""
+    digest = hashlib.sha256(json.dumps(to_mapping(model.config), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _read(path: Path | str, with_tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise IncompatibleCheckpoint(f"{path}: is no state of a scene (format '{FORMAT}').")
+            names = list(file.keys()) if with_tensors else []
+            return metadata, {name: file.get_tensor(name) for name in names}
+    except (OSError, SafetensorError) as error:
+        raise IncompatibleCheckpoint(f"{path}: cannot be read as the state of a scene ({error}).") from error
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
