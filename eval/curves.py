@@ -2,7 +2,7 @@
 
 `python -m lrm_ttt.eval.curves runs.png --runs "fast weights=runs/base_s0,runs/base_s1" "softmax=runs/softmax_s0"` draws
 validation PSNR against steps; runs of one name, separated by commas, are seeds of one experiment.
-`--studies "fast weights=base.json" "softmax=softmax.json" --of psnr` draws what was measured against the number of views.
+`--studies "fast weights=base.json" "softmax=softmax.json" --of psnr` draws measurements against the number of views.
 """
 
 import dataclasses

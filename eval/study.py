@@ -8,6 +8,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,9 +139,7 @@ def measure_stream(
         stream = start_stream(model, inputs.cameras, strategy=strategy, num_virtual=num_views)
         targets = normalise(cat([bare(scene.targets), bare(inputs[:step])]), stream.world_to_scene)
         for start in range(0, num_views, step):
-            stream, made = push(
-                stream, inputs[start : start + step], lambda chosen, inputs=inputs: inputs[list(chosen)]
-            )
+            stream, made = push(stream, inputs[start : start + step], partial(recall, inputs))
             with torch.inference_mode():
                 colors = draw(made.gaussians, targets.cameras, scene.background, near=NEAR)
                 scores = psnr(colors, targets.images)
@@ -150,6 +149,11 @@ def measure_stream(
         {"strategy": strategy, "views": seen, "psnr": mean_of(pairs, 0), "psnr_first_views": mean_of(pairs, 1)}
         for seen, pairs in rows.items()
     ]
+
+
+def recall(inputs: Views, chosen: tuple[int, ...]) -> Views:
+    """Return views that were seen."""
+    return inputs[list(chosen)]
 
 
 def bare(views: Views) -> Views:

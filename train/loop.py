@@ -15,8 +15,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 
 from lrm_ttt.losses.objective import LossTerms, Objective
-from lrm_ttt.model.checkpoint import load_matching
 from lrm_ttt.model.build import build
+from lrm_ttt.model.checkpoint import load_matching
 from lrm_ttt.model.scene_model import compile_blocks
 from lrm_ttt.scene.manipulable import cat
 from lrm_ttt.scene.views import SceneBatch, Views

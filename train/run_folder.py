@@ -10,7 +10,7 @@ import torch
 from lrm_ttt import __version__
 from lrm_ttt.config_io import dump_yaml, load_yaml, to_mapping
 from lrm_ttt.errors import IncompatibleCheckpoint, InvalidConfig, OutputExists
-from lrm_ttt.model.checkpoint import compare_shapes, save_pretrained
+from lrm_ttt.model.checkpoint import compare_shapes, read_origin, save_pretrained
 from lrm_ttt.model.scene_model import SceneModel
 from lrm_ttt.train.checkpointing import list_checkpoints, load_checkpoint, restore_random_state, save_checkpoint
 from lrm_ttt.train.config import TrainConfig
@@ -47,6 +47,9 @@ class RunFolder:
             if differences:
                 raise IncompatibleCheckpoint(f"{checkpoints[-1]} is of another model: {'; '.join(differences)}.")
         model.load_state_dict(parts["model"])
+        if (self.path / MODEL_FOLDER).is_dir():
+            # Weights that began from somebody else's keep their licence.
+            model.origin = read_origin(self.path / MODEL_FOLDER)
         average.load(parts["average"])
         optimiser.load_state(parts["optimiser"])
         restore_random_state(state["random"])

@@ -1,5 +1,7 @@
 """One block: window attention, memory, MLP, each behind a layer norm and added to the residual stream."""
 
+from typing import Any, Protocol, TypeAlias
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,9 +13,24 @@ from lrm_ttt.layers.fast_weight import FastWeightMemory
 from lrm_ttt.layers.feed_forward import FeedForward
 from lrm_ttt.layers.norms import LayerNorm
 
-
 # What one block remembers of a scene.
-Memory = FastWeights | KeyValues
+Memory: TypeAlias = FastWeights | KeyValues
+
+
+class MemoryMixer(Protocol):
+    """The face that both mixers have; each understands the memory and the tokens that it makes itself."""
+
+    def start(self, batch_size: int) -> Memory:
+        """Return the memory before any view."""
+
+    def tokens(self, x: Float[Tensor, "b n d"]) -> Any:
+        """Project normalised tokens to what they write and what they read with."""
+
+    def update(self, memory: Any, tokens: Any, newton_schulz_dtype: torch.dtype | None) -> Memory:
+        """Write one chunk of tokens."""
+
+    def query(self, memory: Any, tokens: Any) -> Float[Tensor, "b n d"]:
+        """Read with every token."""
 
 
 class Block(nn.Module):
@@ -30,7 +47,9 @@ class Block(nn.Module):
         self.attention = WindowAttention(width, attention_head_dim)
         self.memory_norm = LayerNorm(width)
         # Without a configuration of fast weights the memory is softmax attention.
-        self.memory = SoftmaxMemory(width, attention_head_dim) if memory is None else FastWeightMemory(width, memory)
+        self.memory: MemoryMixer = (
+            SoftmaxMemory(width, attention_head_dim) if memory is None else FastWeightMemory(width, memory)
+        )
         self.feed_forward_norm = LayerNorm(width)
         self.feed_forward = FeedForward(width, feed_forward_multiple)
 

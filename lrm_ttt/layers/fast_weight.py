@@ -65,11 +65,9 @@ class FastWeightMemory(nn.Module):
         rates = softplus(raw + self.rate_offset).reshape(batch, num_tokens, 3, self.num_heads)
         return MemoryTokens(_unit(q), _unit(k), v, InnerRates(*rates.permute(2, 0, 3, 1)[..., None].unbind(0)))
 
-    def update(
-        self, weights: FastWeights, tokens: MemoryTokens, newton_schulz_dtype: torch.dtype | None
-    ) -> FastWeights:
+    def update(self, memory: FastWeights, tokens: MemoryTokens, newton_schulz_dtype: torch.dtype | None) -> FastWeights:
         """Write one chunk of tokens."""
-        return self.commit(weights, self.gradients(weights, tokens), newton_schulz_dtype)
+        return self.commit(memory, self.gradients(memory, tokens), newton_schulz_dtype)
 
     def gradients(self, weights: FastWeights, tokens: MemoryTokens) -> Gradients:
         """Return what tokens add to the step of their chunk; the sum over slices of a chunk is that of the chunk."""
@@ -83,9 +81,9 @@ class FastWeightMemory(nn.Module):
         elastic = ElasticRates(config.elastic_alpha, config.elastic_beta, config.elastic) if config.elastic else None
         return commit_fast_weights(weights, gradients, config.newton_schulz_steps, newton_schulz_dtype, elastic)
 
-    def query(self, weights: FastWeights, tokens: MemoryTokens) -> Float[Tensor, "b n d"]:
+    def query(self, memory: FastWeights, tokens: MemoryTokens) -> Float[Tensor, "b n d"]:
         """Read with every token and project back to the width of the block."""
-        read = query_fast_weights(weights, tokens.q).transpose(1, 2)
+        read = query_fast_weights(memory, tokens.q).transpose(1, 2)
         per_head = self.config.output_norm == "per_head"
         normed = self.out_norm(read).flatten(-2) if per_head else self.out_norm(read.flatten(-2))
         return self.out(normed)

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.model.backbone import Precision
@@ -21,12 +20,11 @@ from lrm_ttt.scene.views import Views
 
 
 class Reconstructor(SceneModel):
-    """A feed-forward reconstructor (tttLRM, arXiv 2602.20160): virtual views query the state and decode to Gaussians."""
+    """The feed-forward reconstructor of tttLRM (arXiv 2602.20160): virtual views query the state for Gaussians."""
 
     def __init__(self, config: ModelConfig, precision: Precision | None = None) -> None:
         super().__init__(config, precision)
         width, patch_size = config.backbone.width, config.tokenizer.patch_size
-        self.head: nn.Module
         if config.head.distance == "evidence":
             assert config.tokenizer.evidence is not None
             self.head = EvidenceGaussianHead(width, patch_size, config.head, config.tokenizer.evidence)

@@ -23,6 +23,9 @@ class SceneModel(nn.Module, HubModel):
     parameters stay fp32.
     """
 
+    # What features become; each kind of model has its own.
+    head: nn.Module
+
     def __init__(self, config: ModelConfig, precision: Precision | None = None) -> None:
         super().__init__()
         self.config = config
