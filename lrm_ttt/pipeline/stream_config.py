@@ -28,7 +28,7 @@ class StreamConfig:
     elastic: float | None = None
     """Strength of the elastic update, which draws little-used memory back; 0: off. Default: the checkpoint's."""
     hold_out: int = 8
-    """Never show every n-th view; after each step at most 16 of those passed are compared. 0: none."""
+    """Never show every n-th view; after each step at most 8 of those passed are compared. 0: none."""
     max_views: int | None = None
     """Stop after so many input views."""
     timeout: float = 0.0

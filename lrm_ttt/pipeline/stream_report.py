@@ -26,7 +26,8 @@ COLUMNS = (
     ("psnr_held_out", "held-out, dB", "{:.2f}"),
     ("update", "update, s", "{:.3f}"),
     ("query", "query, s", "{:.3f}"),
-    ("total", "total, s", "{:.3f}"),
+    ("total", "read to .ply, s", "{:.3f}"),
+    ("score", "scoring, s", "{:.3f}"),
     ("peak_memory_mb", "peak, MB", "{:.0f}"),
 )
 Curves = Mapping[str, Sequence[float | None]]
