@@ -13,7 +13,7 @@ from lrm_ttt.model.config import ModelConfig
 from lrm_ttt.train.config import TrainConfig
 from tests.helpers.shared import CHECKOUT
 
-KINDS = {"model": ModelConfig, "train": TrainConfig}
+KINDS = {"model": ModelConfig, "train": TrainConfig, "study": TrainConfig}
 FILES = [path for kind in KINDS for path in sorted((CHECKOUT / "configs" / kind).glob("*.yaml"))]
 
 
