@@ -86,22 +86,24 @@ class ReconstructConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RenderConfig:
-    """Which Gaussians, from where, and where the pictures go."""
+    """Which scene, from where, and where the pictures go."""
 
     scene: Path
-    """A .ply of Gaussians."""
+    """A .ply of Gaussians, a triplanes.safetensors, or the state.safetensors of a model that predicts images."""
     out: Path | None = None
-    """A video (.mp4), or a folder for PNG images. Default: SCENE_render.mp4 beside the .ply."""
+    """A video (.mp4), or a folder for PNG images. Default: SCENE_render.mp4 beside the scene."""
     cameras: str | None = None
-    """A capture, or the file in it, whose cameras to render from. Default: an orbit around the Gaussians."""
+    """A capture whose cameras to render from; it needs no images. Default: an orbit around the scene (not a state)."""
+    checkpoint: str | None = None
+    """The model that made a state; of triplanes it says with how many samples to render them."""
     num_frames: int | None = None
     """How many frames of an orbit (72), or how many of the cameras, evenly taken (all)."""
     image_size: tuple[int, int] | None = None
-    """Height and width in pixels. Default: that of the cameras, or 512 512."""
+    """Height and width in pixels. Default: that of the cameras (a state: at most the inputs' pixels), or 512 512."""
     up: Literal["x", "y", "z", "-x", "-y", "-z"] = "-y"
     """The axis that points up in an orbit: -y as in COLMAP's frames, z as in Blender's."""
     background: Color = (1.0, 1.0, 1.0)
-    """Red, green and blue (0 to 1) behind the Gaussians."""
+    """Red, green and blue (0 to 1) behind the scene; a state has the background that its inputs had."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     backend: Backend = "auto"

@@ -2,7 +2,6 @@
 images. Either is written, read again, and judged by what the file shows.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from lrm_ttt.model.novel_view import NovelViewModel
 from lrm_ttt.model.scene_model import SceneModel
-from lrm_ttt.model.state import SceneState
 from lrm_ttt.model.triplane import TriplaneModel
 from lrm_ttt.pipeline.check import Metrics, judge_images
 from lrm_ttt.pipeline.checkpoint import load_as
@@ -20,15 +18,15 @@ from lrm_ttt.pipeline.job import Job
 from lrm_ttt.pipeline.numbers import collect
 from lrm_ttt.pipeline.present import write_orbit, write_pictures
 from lrm_ttt.pipeline.reconstruct import normalise
+from lrm_ttt.pipeline.saved_field import Show, show_state, show_triplanes
 from lrm_ttt.pipeline.stages import Stages
+from lrm_ttt.pipeline.state_file import SavedState, fingerprint, save_state
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.manipulable import cat
 from lrm_ttt.scene.similarity import Similarity, normalising_similarity
-from lrm_ttt.scene.triplanes_file import read_triplanes, write_triplanes
+from lrm_ttt.scene.triplanes_file import write_triplanes
 from lrm_ttt.scene.views import Views
 
-# From one camera in the scene's frame to its image `[3 h w]` on the background.
-Show = Callable[[Cameras], Tensor]
 FILES = {"triplane": "triplanes.safetensors", "images": "state.safetensors"}
 
 
@@ -37,7 +35,8 @@ def make_field(job: Job, inputs: Views, folder: Path, metrics: Metrics, stages: 
     with stages("checkpoint"):
         model = load_as(SceneModel, job.checkpoint, job.device, precision=job.precision, schedule=job.config.schedule)
         stages.describe(f"{model.num_parameters / 1e6:.1f} M parameters, {job.precision}")
-    world_to_scene = normalising_similarity(inputs.cameras, model.config.normalisation)
+    # Transposed in memory it would round otherwise than after saving and loading.
+    world_to_scene = normalising_similarity(inputs.cameras, model.config.normalisation).map(Tensor.contiguous)
     path = folder / FILES[job.model.representation]
     with stages("model"), torch.inference_mode():
         state = model.update(model.start(1), normalise(inputs, world_to_scene).to(job.device)[None])
@@ -46,12 +45,16 @@ def make_field(job: Job, inputs: Views, folder: Path, metrics: Metrics, stages: 
         if triplanes is not None:
             write_triplanes(path, triplanes, world_to_scene)
         else:
-            state.save(path)
+            record = {"schedule": model.config.backbone.schedule, "image_size": list(inputs.image_size)}
+            save_state(path, SavedState(state, world_to_scene, fingerprint(model), record))
         stages.describe(f"{path.name}, {path.stat().st_size / 1e6:.1f} MB")
-    show_one = show_triplane(path, model, job) if isinstance(model, TriplaneModel) else show_state(path, model, job)
+    if isinstance(model, NovelViewModel):
+        show_one = show_state(path, model)
+    else:
+        show_one = show_triplanes(path, job.background, model.config.triplane)
 
     def show(cameras: Cameras) -> Float[Tensor, "v 3 h w"]:
-        return show_all(show_one, world_to_scene.cameras(cameras), stages)
+        return show_all(show_one, cameras, stages)
 
     with stages("check"):
         held_out = job.load_held_out()
@@ -68,22 +71,9 @@ def make_field(job: Job, inputs: Views, folder: Path, metrics: Metrics, stages: 
     return collect(job, check, metrics, stages) | result
 
 
-def show_triplane(path: Path, model: TriplaneModel, job: Job) -> Show:
-    """Return what renders the field in a file, at the samples that the model was trained with."""
-    triplanes = read_triplanes(path)[0].to(job.device)[None]
-    return lambda camera: model.render(triplanes, camera[None], job.background[None]).colors[0, 0]
-
-
-def show_state(path: Path, model: SceneModel, job: Job) -> Show:
-    """Return what asks the state in a file for images; the background is the one that the inputs had."""
-    assert isinstance(model, NovelViewModel)
-    state = SceneState.load(path, job.device)
-    return lambda camera: model.query(state, camera[None])[0, 0]
-
-
 @torch.inference_mode()
 def show_all(show_one: Show, cameras: Cameras, stages: Stages) -> Float[Tensor, "v 3 h w"]:
-    """Show cameras `[v]` in the scene's frame, one after the other; colours 0..1, on the CPU."""
+    """Show cameras `[v]`, one after the other; colours 0..1, on the CPU."""
     images = []
     for index in range(cameras.shape[0]):
         images.append(show_one(cameras[index : index + 1].to(stages.device)).clamp(0, 1).cpu())

@@ -1,10 +1,11 @@
 """The state of a scene as a file: what a model remembers, in which frame, and which model that is."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,14 @@ def load_state(path: Path | str, model: SceneModel) -> SavedState:
 
     Raises `IncompatibleCheckpoint` for a file that is none, or that another model made.
     """
-    metadata, tensors = _read(path, with_tensors=True)
+    metadata = _checked(path)
     ours = fingerprint(model)
     if metadata["fingerprint"] != ours:
         raise IncompatibleCheckpoint(
             f"{path}: was made by another model (fingerprint {metadata['fingerprint'][:12]}, this one has {ours[:12]}"
             "). Pass the --checkpoint that made it."
         )
-    device = next(model.parameters()).device
-    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    tensors = _tensors(path, next(model.parameters()).device)
     return SavedState(
         state=SceneState.from_tensors(_part(tensors, STATE), int(metadata["num_views"])),
         world_to_scene=Similarity(**_part(tensors, SIMILARITY)),
@@ -83,9 +83,14 @@ def load_state(path: Path | str, model: SceneModel) -> SavedState:
     )
 
 
+def is_state(path: Path | str) -> bool:
+    """Return whether a file is the state of a scene; raises `IncompatibleCheckpoint` where it is no safetensors."""
+    return _metadata(path).get("format") == FORMAT
+
+
 def read_record(path: Path | str) -> dict[str, Any]:
     """Return the plain data that was stored with a state; no tensor is read."""
-    record = json.loads(_read(path, with_tensors=False)[0]["record"])
+    record = json.loads(_checked(path)["record"])
     assert isinstance(record, dict)
     return record
 
@@ -99,14 +104,27 @@ def fingerprint(model: SceneModel) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path | str, with_tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _checked(path: Path | str) -> dict[str, str]:
+    if not is_state(path):
+        raise IncompatibleCheckpoint(f"{path}: is no state of a scene (format '{FORMAT}').")
+    return _metadata(path)
+
+
+def _metadata(path: Path | str) -> dict[str, str]:
+    with _refusals_explained(path), safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def _tensors(path: Path | str, device: torch.device) -> dict[str, Tensor]:
+    with _refusals_explained(path), safe_open(path, "pt") as file:
+        # Copies lie where torch allocates: products may round otherwise at other alignments.
+        return {name: file.get_tensor(name).to(device, copy=True) for name in file.keys()}  # noqa: SIM118
+
+
+@contextlib.contextmanager
+def _refusals_explained(path: Path | str) -> Iterator[None]:
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise IncompatibleCheckpoint(f"{path}: is no state of a scene (format '{FORMAT}').")
-            names = list(file.keys()) if with_tensors else []
-            return metadata, {name: file.get_tensor(name) for name in names}
+        yield
     except (OSError, SafetensorError) as error:
         raise IncompatibleCheckpoint(f"{path}: cannot be read as the state of a scene ({error}).") from error
 
