@@ -1,6 +1,5 @@
 """From what a capture's own file says to a checked `SceneSource`; every reader ends here."""
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -79,13 +78,13 @@ def assemble_cameras(capture: DescribedCapture) -> SceneSource:
     described_by = capture.described_by
     if not capture.views:
         raise UnreadableScene(f"{described_by}: lists no views. Give a capture with at least one camera.")
-    kept, sizes, absent = [], [], []
+    kept, sizes, absent, unreadable = [], [], [], 0
     for index, view in enumerate(capture.views):
         path = find_image(capture.root, view.image_name, described_by)
-        size = None
-        # An image that cannot be read is as good as none where cameras are asked for.
-        with contextlib.suppress(UnreadableScene):
+        try:
             size = None if path is None else read_image_size(path, view.size)
+        except UnreadableScene:
+            size, unreadable = None, unreadable + 1
         if path is None or size is None:
             absent.append(index)
             path, size = path_inside(capture.root, view.image_name, described_by), view.size
@@ -96,7 +95,8 @@ def assemble_cameras(capture: DescribedCapture) -> SceneSource:
             )
         kept.append((view, path))
         sizes.append(size)
-    return _checked(capture, kept, sizes, notes=capture.notes, without_image=tuple(absent))
+    found_notes = (f"{unreadable} images are unreadable and were taken for missing",) if unreadable else ()
+    return _checked(capture, kept, sizes, notes=(*capture.notes, *found_notes), without_image=tuple(absent))
 
 
 def _checked(

@@ -1,5 +1,6 @@
 """Bad input: one message that says what, where and what now, exit status 2, and nothing written."""
 
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from lrm_ttt.model.checkpoint import save_pretrained
 from lrm_ttt.pipeline.memory import out_of_memory_explained
 from tests.cli.typed import refused
 from tests.helpers.shared import CHECKOUT
-from tests.pipeline.make import make_model, write_capture, write_checkpoint
+from tests.pipeline.make import HEIGHT, WIDTH, make_model, write_capture, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,9 @@ def words(place: Path, *more: str) -> list[str]:
         (["--views", "40"], ["40 input views", "capture"]),
         (["--views", "0,1,2"], ["held out", "0"]),
         (["--views", "1,2,99"], ["99"]),
+        (["--virtual", "0"], ["--virtual 0", "./0"]),
+        (["--virtual", "8"], ["--virtual 8", "only 7 input views"]),
+        (["--virtual", "no/such/capture"], ["no/such/capture"]),
         (["--hold-out", "1"], ["--hold-out 1", "0 for none"]),
         (["--image-size", "50", "64"], ["50 64", "8x8", "Take 48 64"]),
         (["--image-size", "4", "4"], ["4 4", "8x8"]),
@@ -108,6 +112,21 @@ def test_another_schedule_is_an_experiment_and_said_to_be(place: Path, capsys: p
     assert cli.main(words(place, "-o", str(out), "--schedule", "causal")) == 0
     assert "trained with 'single'" in capsys.readouterr().err
     assert '"schedule": "causal"' in (out / "metrics.json").read_text()
+
+
+def test_other_cameras_without_images(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cameras = write_capture(tmp_path / "cameras", num_views=4)
+    for name in ("000.png", "002.png"):
+        (cameras / "images" / name).unlink()
+    assert cli.main(words(place, "-o", str(tmp_path / "out"), "--virtual", str(cameras))) == 0
+    assert "2 of 4 views have no image" in capsys.readouterr().err
+    numbers = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    kind, count, without = (
+        numbers[f"{key}"] for key in ("virtual_views", "num_virtual_views", "num_virtual_without_image")
+    )
+    assert (kind, count, without) == ("capture", 4, 2)
+    assert numbers["num_predicted"] == 4 * HEIGHT * WIDTH
+    assert numbers["num_input_views"] == 7
 
 
 @pytest.mark.parametrize(("by", "status"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)])

@@ -71,10 +71,24 @@ def test_given_cameras_are_those_of_the_capture(tmp_path: Path) -> None:
         assert np.abs(shown - image.permute(1, 2, 0).numpy()).max() < 2 / 255
 
 
+def test_cameras_need_no_images(scene: Path, tmp_path: Path) -> None:
+    capture = write_capture(tmp_path / "capture", num_views=3)
+    words = ["render", str(scene), "--cameras", str(capture), "--image-size", "24", "32"]
+    assert cli.main([*words, "-o", str(tmp_path / "with")]) == 0
+    for path in (capture / "images").iterdir():
+        path.unlink()
+    assert cli.main([*words, "-o", str(tmp_path / "without")]) == 0
+    names = sorted(path.name for path in (tmp_path / "with").iterdir())
+    assert names == ["0000_000.png", "0001_001.png", "0002_002.png"]
+    for name in names:
+        assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--num-frames", "0"], "--num-frames 0"),
+        (["--checkpoint", "somewhere"], "needs no model"),
         (["--image-size", "0", "9"], "--image-size 0 9"),
         (["-o", "scene.gif"], ".mp4"),
         (["--cameras", "nowhere"], "nowhere"),

@@ -45,6 +45,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             torch.manual_seed(0)
             save_pretrained(build(config), folder / kind)
         assert cli.main(words(folder, kind, "-o", str(folder / f"{kind}_out"))) == 0
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        save_pretrained(build(IMAGES), folder / "other")
     return folder
 
 
@@ -95,6 +98,56 @@ def test_the_state_shows_what_the_pictures_show(place: Path) -> None:
         drawn = model.query(saved.state, saved.world_to_scene.cameras(cameras(place))[None])[0]
     assert (drawn - pictures(out)).abs().max() <= 0.5 / 255 + 1e-4
     assert drawn.std() > 0.001
+
+
+def frames(folder: Path) -> torch.Tensor:
+    images = [np.asarray(Image.open(folder / f"{index:04d}_{index:03d}.png")) for index in HELD_OUT]
+    return torch.from_numpy(np.stack(images)).movedim(-1, 1) / 255
+
+
+@pytest.mark.parametrize(("kind", "file"), [("triplane", "triplanes.safetensors"), ("images", "state.safetensors")])
+def test_what_was_saved_is_rendered_as_it_was_before(place: Path, tmp_path: Path, kind: str, file: str) -> None:
+    """From a copy of the capture's cameras alone: the inputs are not seen again."""
+    (tmp_path / "opencv_cameras.json").write_text((place / "capture" / "opencv_cameras.json").read_text())
+    words = ["render", str(place / f"{kind}_out" / file), "--cameras", str(tmp_path), "-o", str(tmp_path / "frames")]
+    assert cli.main([*words, "--checkpoint", str(place / kind)]) == 0
+    # Products may round otherwise at another precision, and then to another of 256 steps.
+    assert (frames(tmp_path / "frames") - pictures(place / f"{kind}_out")).abs().max() < 1.5 / 255
+
+
+def test_an_orbit_goes_around_the_triplanes(place: Path, tmp_path: Path) -> None:
+    """Without cameras, and without the model."""
+    out = tmp_path / "orbit"
+    flags = ["--num-frames", "4", "--image-size", "32", "32", "--background", "0", "0", "1"]
+    assert cli.main(["render", str(place / "triplane_out" / "triplanes.safetensors"), "-o", str(out), *flags]) == 0
+    images = np.stack([np.asarray(Image.open(path)) for path in sorted(out.iterdir())]).astype(int)
+    blue = np.abs(images - [0, 0, 255]).sum(-1) < 3
+    # Only corners of the cube reach over the border.
+    assert all(blue[:, row, column].all() for row in (0, -1) for column in (0, -1))
+    assert not blue[:, 12:20, 12:20].any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "said"),
+    [
+        ("images", [], ["--checkpoint"]),
+        ("images", ["--checkpoint", "images"], ["--cameras", "orbit"]),
+        ("images", ["--checkpoint", "triplane", "--cameras", "capture"], ["predicts 'triplane'", "'images'"]),
+        ("images", ["--checkpoint", "other", "--cameras", "capture"], ["another model", "--checkpoint"]),
+        ("images", ["--checkpoint", "images", "--cameras", "capture", "--background", "0", "0", "0"], ["--background"]),
+        ("images", ["--checkpoint", "images", "--cameras", "capture", "--image-size", "30", "40"], ["30 40", "32 40"]),
+        ("triplane", ["--checkpoint", "images"], ["predicts 'images'", "need no model"]),
+        ("triplane", ["--backend", "cpu"], ["--backend", "Gaussians"]),
+    ],
+)
+def test_what_does_not_fit_a_saved_scene_is_refused(
+    place: Path, tmp_path: Path, kind: str, flags: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = place / f"{kind}_out" / ("state.safetensors" if kind == "images" else "triplanes.safetensors")
+    flags = [str(place / flag) if (place / flag).exists() else flag for flag in flags]
+    message = refused(["render", str(file), "-o", str(tmp_path / "none"), *flags], capsys)
+    assert all(word in message for word in said), message
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(("kind", "file"), [("triplane", "triplanes.safetensors"), ("images", "state.safetensors")])
