@@ -122,8 +122,8 @@ def test_an_orbit_goes_around_the_triplanes(place: Path, tmp_path: Path) -> None
     assert cli.main(["render", str(place / "triplane_out" / "triplanes.safetensors"), "-o", str(out), *flags]) == 0
     images = np.stack([np.asarray(Image.open(path)) for path in sorted(out.iterdir())]).astype(int)
     blue = np.abs(images - [0, 0, 255]).sum(-1) < 3
-    # Only corners of the cube reach over the border.
-    assert all(blue[:, row, column].all() for row in (0, -1) for column in (0, -1))
+    # The cube's sides fit into the image, its corners need not.
+    assert (blue[:, :, [0, -1]].mean((1, 2)) > 0.25).all()
     assert not blue[:, 12:20, 12:20].any()
 
 
