@@ -135,7 +135,8 @@ class ModelConfig:
     """A feed-forward model and the frame that it expects its scenes in (scene/similarity.py).
 
     `representation` is what the queries become: Gaussians (virtual views and `head`), images (target rays, the
-    novel-view model) or a triplane (`triplane`). Everything before the head is the same, and carries over from one to another.
+    novel-view model) or a triplane (`triplane`). Everything before the head is the same, and carries over from one to
+    another.
     """
 
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
@@ -148,5 +149,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         one_of("representation", self.representation, ("gaussians", "images", "triplane"))
         one_of("normalisation", self.normalisation, ("focus", "mean_camera", "first_camera", "none"))
+        if self.representation == "triplane" and self.normalisation not in ("focus", "none"):
+            raise InvalidConfig(
+                f"representation 'triplane' covers a cube around the origin, where '{self.normalisation}' "
+                "puts the cameras; take normalisation 'focus'."
+            )
         if self.head.distance == "evidence" and self.tokenizer.evidence is None:
             raise InvalidConfig("head.distance 'evidence' needs tokenizer.evidence.")

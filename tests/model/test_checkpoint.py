@@ -113,7 +113,7 @@ def test_all_but_the_head_carries_over_to_another_representation(tmp_path: Path)
 @pytest.mark.parametrize("representation", MODELS)
 def test_every_kind_of_model_comes_back(representation: str, tmp_path: Path) -> None:
     triplane = TriplaneConfig(resolution=16, channels=4, hidden=8)
-    config = dataclasses.replace(CONFIG, representation=representation, triplane=triplane)
+    config = dataclasses.replace(CONFIG, representation=representation, triplane=triplane, normalisation="focus")
     model = build(config)
     model.save_pretrained(tmp_path)
     loaded = SceneModel.from_pretrained(tmp_path)
