@@ -1,20 +1,18 @@
 """Views one after the other, and after each step the Gaussians so far, at a cost that does not grow."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrm_ttt.config_io import to_mapping
 from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.model.config import Schedule
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.model.state import SceneState
 from lrm_ttt.pipeline.reconstruct import Reconstruction, normalise, prune
+from lrm_ttt.pipeline.state_file import fingerprint
 from lrm_ttt.pipeline.stream_config import Strategy
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.gaussians import Gaussians
@@ -150,12 +148,3 @@ def far_apart(poses: Float[Tensor, "n 4 4"], count: int) -> tuple[int, ...]:
         nearest[taken] = -1
         taken.append(int(nearest.argmax()))
     return tuple(sorted(taken))
-
-
-def fingerprint(model: Reconstructor) -> str:
-    """Return a digest of a model's configuration and weights: states fit no other model."""
-    digest = hashlib.sha256(json.dumps(to_mapping(model.config), sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

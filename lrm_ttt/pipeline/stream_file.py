@@ -1,25 +1,19 @@
-"""A stream as a file: the state of the scene, its frame, what was gathered, and which model it belongs to."""
+"""A stream as a file: the state of a scene (pipeline/state_file.py), what was gathered, and how to go on."""
 
-import json
-import tempfile
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
-
 from lrm_ttt.errors import IncompatibleCheckpoint
 from lrm_ttt.model.reconstructor import Reconstructor
-from lrm_ttt.model.state import SceneState
-from lrm_ttt.pipeline.stream import Stream, fingerprint
+from lrm_ttt.pipeline import state_file
+from lrm_ttt.pipeline.state_file import SavedState, load_state, save_state
+from lrm_ttt.pipeline.stream import Stream
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.manipulable import cat
-from lrm_ttt.scene.similarity import Similarity
 
-FORMAT = "lrm-ttt stream 1"
-STATE, SIMILARITY, MERGED = "state.", "world_to_scene.", "merged."
+MERGED = "merged."
 
 
 def save_stream(path: Path | str, stream: Stream, record: Mapping[str, Any]) -> None:
@@ -27,26 +21,11 @@ def save_stream(path: Path | str, stream: Stream, record: Mapping[str, Any]) -> 
 
     Its size is that of the state; `merge` adds all its Gaussians.
     """
-    path = Path(path)
-    tensors = {STATE + name: tensor for name, tensor in stream.state.tensors().items()}
-    tensors |= {SIMILARITY + name: tensor for name, tensor in vars(stream.world_to_scene).items()}
-    if stream.merged:
-        tensors |= {MERGED + name: tensor for name, tensor in vars(cat(stream.merged)).items()}
-    tensors["poses"] = stream.poses
-    described = {
-        "fingerprint": stream.fingerprint,
-        "strategy": stream.strategy,
-        "num_virtual": stream.num_virtual,
-        "num_views": stream.num_views,
-        "masked": stream.masked,
-    }
-    metadata = {"format": FORMAT, "stream": json.dumps(described), "record": json.dumps(record)}
-    # Expanded and sliced tensors would share their memory, which the format refuses.
-    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as temporary:
-        partial = Path(temporary, path.name)
-        save_file(stored, partial, metadata=metadata)
-        partial.replace(path)
+    gathered = vars(cat(stream.merged)) if stream.merged else {}
+    extra = {"poses": stream.poses} | {MERGED + name: tensor for name, tensor in gathered.items()}
+    described = {"strategy": stream.strategy, "num_virtual": stream.num_virtual, "masked": stream.masked}
+    plain = {"stream": described, "record": dict(record)}
+    save_state(path, SavedState(stream.state, stream.world_to_scene, stream.fingerprint, plain, extra))
 
 
 def load_stream(path: Path | str, model: Reconstructor) -> Stream:
@@ -54,53 +33,41 @@ def load_stream(path: Path | str, model: Reconstructor) -> Stream:
 
     Raises `IncompatibleCheckpoint` for a file that is none, or that another model made.
     """
-    path, device = Path(path), next(model.parameters()).device
-    metadata, tensors = _read(path, with_tensors=True)
-    described = json.loads(metadata["stream"])
-    ours = fingerprint(model)
-    if described["fingerprint"] != ours:
-        raise IncompatibleCheckpoint(
-            f"{path}: was made by another model (fingerprint {described['fingerprint'][:12]}, this one has {ours[:12]}"
-            "). Go on with the same --checkpoint, or start again with --overwrite."
-        )
-    state = SceneState.from_tensors(_part(tensors, STATE), described["num_views"])
-    merged = _part(tensors, MERGED)
+    with _remedy_named():
+        saved = load_state(path, model)
+        described = _stream_part(path, saved.record, "stream")
+    extra = saved.extra
+    merged = {name.removeprefix(MERGED): extra[name] for name in extra if name.startswith(MERGED)}
     return Stream(
         model=model,
-        fingerprint=ours,
+        fingerprint=saved.fingerprint,
         strategy=described["strategy"],
         num_virtual=described["num_virtual"],
-        world_to_scene=Similarity(**_part(tensors, SIMILARITY)).to(device),
-        state=state.to(device),
-        poses=tensors["poses"],
+        world_to_scene=saved.world_to_scene,
+        state=saved.state,
+        poses=extra["poses"].cpu(),
         masked=described["masked"],
-        merged=(Gaussians(**merged).to(device),) if merged else (),
+        merged=(Gaussians(**merged),) if merged else (),
     )
 
 
 def read_record(path: Path | str) -> dict[str, Any]:
     """Return the plain data that was stored with a stream; no tensor is read."""
-    record = json.loads(_read(Path(path), with_tensors=False)[0]["record"])
-    assert isinstance(record, dict)
-    return record
+    with _remedy_named():
+        return _stream_part(path, state_file.read_record(path), "record")
 
 
-def _read(path: Path, with_tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _stream_part(path: Path | str, record: Mapping[str, Any], key: str) -> dict[str, Any]:
+    if "stream" not in record:
+        raise IncompatibleCheckpoint(f"{path}: is the state of a scene, but of no stream.")
+    part = record[key]
+    assert isinstance(part, dict)
+    return part
+
+
+@contextlib.contextmanager
+def _remedy_named() -> Iterator[None]:
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise IncompatibleCheckpoint(
-                    f"{path}: is no state of a stream (format '{FORMAT}'). Start again with --overwrite."
-                )
-            names = list(file.keys()) if with_tensors else []
-            # Copies lie where torch allocates: products may round otherwise at other alignments.
-            return metadata, {name: file.get_tensor(name).clone() for name in names}
-    except (OSError, SafetensorError) as error:
-        raise IncompatibleCheckpoint(
-            f"{path}: cannot be read as the state of a stream ({error}). Start again with --overwrite."
-        ) from error
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        yield
+    except IncompatibleCheckpoint as error:
+        raise IncompatibleCheckpoint(f"{error} Or start again with --overwrite.") from error

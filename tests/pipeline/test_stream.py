@@ -20,7 +20,8 @@ from lrm_ttt.model.config import Schedule
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.pipeline import stream_run
 from lrm_ttt.pipeline.reconstruct import Reconstruction, normalise, prune, reconstruct
-from lrm_ttt.pipeline.stream import Stream, far_apart, fingerprint, push, start_stream, update
+from lrm_ttt.pipeline.state_file import fingerprint
+from lrm_ttt.pipeline.stream import Stream, far_apart, push, start_stream, update
 from lrm_ttt.pipeline.stream_config import Strategy, StreamConfig
 from lrm_ttt.pipeline.stream_file import load_stream, read_record, save_stream
 from lrm_ttt.pipeline.stream_job import set_elastic
@@ -191,7 +192,7 @@ def test_a_foreign_state_is_refused(views: Views, tmp_path: Path) -> None:
         with pytest.raises(IncompatibleCheckpoint, match=r"another model.*--overwrite"):
             load_stream(path, other)
     model.start(1).save(tmp_path / "scene.safetensors")
-    with pytest.raises(IncompatibleCheckpoint, match="no state of a stream"):
+    with pytest.raises(IncompatibleCheckpoint, match=r"no state of a scene.*--overwrite"):
         load_stream(tmp_path / "scene.safetensors", model)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(IncompatibleCheckpoint, match="cannot be read"):
