@@ -1,19 +1,18 @@
 """What a model remembers of a scene, in memory and as a file."""
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lrm_ttt.errors import IncompatibleCheckpoint
 from lrm_ttt.kernels.fast_weight.weights import ColumnNorms, Elastic, FastWeights
 from lrm_ttt.layers.attention import KeyValues
 from lrm_ttt.layers.block import Memory
+from lrm_ttt.scene.tensor_file import write_tensors
 
 MATRICES = ("gate", "up", "down")
 FORMAT = "lrm-ttt state 1"
@@ -45,12 +44,7 @@ class SceneState:
 
     def save(self, path: Path | str) -> None:
         """Write the state as safetensors, by atomic rename; `load` gives it back bit for bit."""
-        path = Path(path)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors().items()}
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as temporary:
-            partial = Path(temporary, path.name)
-            save_file(tensors, partial, metadata={"format": FORMAT, "num_views": str(self.num_views)})
-            partial.replace(path)
+        write_tensors(path, self.tensors(), {"format": FORMAT, "num_views": str(self.num_views)})
 
     @staticmethod
     def load(path: Path | str, device: torch.device | str = "cpu") -> "SceneState":

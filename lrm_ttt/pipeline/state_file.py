@@ -4,14 +4,12 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lrm_ttt.config_io import to_mapping
@@ -19,6 +17,7 @@ from lrm_ttt.errors import IncompatibleCheckpoint
 from lrm_ttt.model.scene_model import SceneModel
 from lrm_ttt.model.state import SceneState
 from lrm_ttt.scene.similarity import Similarity
+from lrm_ttt.scene.tensor_file import write_tensors
 
 FORMAT = "lrm-ttt scene state 1"
 STATE, SIMILARITY, EXTRA = "state.", "world_to_scene.", "extra."
@@ -41,7 +40,6 @@ class SavedState:
 
 def save_state(path: Path | str, saved: SavedState) -> None:
     """Write a state as safetensors, by atomic rename."""
-    path = Path(path)
     tensors = {STATE + name: tensor for name, tensor in saved.state.tensors().items()}
     tensors |= {SIMILARITY + name: tensor for name, tensor in vars(saved.world_to_scene).items()}
     tensors |= {EXTRA + name: tensor for name, tensor in saved.extra.items()}
@@ -51,14 +49,7 @@ def save_state(path: Path | str, saved: SavedState) -> None:
         "num_views": str(saved.state.num_views),
         "record": json.dumps(saved.record),
     }
-    # Expanded and sliced tensors would share their memory, which the format refuses.
-    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as temporary:
-        partial = Path(temporary, path.name)
-        save_file(stored, partial, metadata=metadata)
-        # safetensors writes a file that only its owner may read.
-        partial.chmod(0o666 & path.parent.stat().st_mode)
-        partial.replace(path)
+    write_tensors(path, tensors, metadata)
 
 
 def load_state(path: Path | str, model: SceneModel) -> SavedState:

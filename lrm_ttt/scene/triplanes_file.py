@@ -1,15 +1,14 @@
 """Read and write triplanes as safetensors: planes, network, and the way from the capture's frame to the scene's."""
 
 import dataclasses
-import tempfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lrm_ttt.errors import UnreadableScene
 from lrm_ttt.scene.similarity import Similarity
+from lrm_ttt.scene.tensor_file import write_tensors
 from lrm_ttt.scene.triplanes import FieldNetwork, Triplanes
 
 FORMAT = "lrm-ttt triplanes 1"
@@ -19,19 +18,11 @@ NETWORK, WORLD_TO_SCENE = "network.", "world_to_scene."
 def write_triplanes(path: Path | str, triplanes: Triplanes, world_to_scene: Similarity) -> None:
     """Write the field of one scene, which stays in the scene's frame; the file appears at once or not at all."""
     assert not triplanes.shape, "write_triplanes takes one scene: index the batch first"
-    path = Path(path)
     tensors: dict[str, Tensor] = {"planes": triplanes.planes}
     tensors |= {NETWORK + name: tensor for name, tensor in vars(triplanes.network).items()}
     tensors |= {WORLD_TO_SCENE + name: tensor for name, tensor in vars(world_to_scene).items()}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # In full, so that it reads back to the bit.
-    metadata = {"format": FORMAT, "extent": repr(triplanes.extent)}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as temporary:
-        partial = Path(temporary, path.name)
-        save_file(tensors, partial, metadata=metadata)
-        # safetensors writes a file that only its owner may read.
-        partial.chmod(0o666 & path.parent.stat().st_mode)
-        partial.replace(path)
+    # The extent in full, so that it reads back to the bit.
+    write_tensors(path, tensors, {"format": FORMAT, "extent": repr(triplanes.extent)})
 
 
 def read_triplanes(path: Path | str) -> tuple[Triplanes, Similarity]:
