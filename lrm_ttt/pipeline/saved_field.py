@@ -24,12 +24,12 @@ Show = Callable[[Cameras], Tensor]
 
 def show_triplanes(path: Path, background: Tensor, samples: TriplaneConfig) -> Show:
     """Return what renders the field in a file, on a background `[3]` and its device."""
-    triplanes, world_to_scene = (part.to(background.device) for part in read_triplanes(path))
+    triplanes, world_to_scene = read_triplanes(path)
+    field, to_scene = triplanes.to(background.device)[None], world_to_scene.to(background.device)
     counts = samples.num_stratified, samples.num_importance, samples.rays_per_chunk
 
     def show(camera: Cameras) -> Tensor:
-        cameras = world_to_scene.cameras(camera)[None]
-        return render_volume(triplanes[None], cameras, background[None], *counts).colors[0, 0]
+        return render_volume(field, to_scene.cameras(camera)[None], background[None], *counts).colors[0, 0]
 
     return show
 

@@ -109,8 +109,8 @@ def test_the_range_of_distances_is_that_of_the_inputs(masked: bool, views: Views
     assert equal(reconstruct(model, inputs, virtual=bare), reconstruct(model, inputs, virtual=views))
 
 
-def planned(capture: Path, virtual: str, **changes: object) -> VirtualPlan:
-    config = ReconstructConfig(source=str(capture), out=Path("out"), views="6", virtual=virtual, **changes)
+def planned(capture: Path, virtual: str, image_size: tuple[int, int] | None = None) -> VirtualPlan:
+    config = ReconstructConfig(str(capture), Path("out"), views="6", virtual=virtual, image_size=image_size)
     return plan_virtual(config, plan_capture(config, 8), 8)
 
 
