@@ -66,6 +66,8 @@ def outcome(out: Path, numbers: dict[str, Any]) -> str:
         [
             f"{out / numbers['result']}: {what} from {numbers['num_input_views']} views in {took:.1f} s",
             ", ".join(quality),
+            f"peak memory {numbers['peak_memory_mb'] / 1000:.2f} GB, "
+            f"expected {numbers['predicted_peak_memory_mb'] / 1000:.2f} GB",
             f"{out / 'report.html'} shows it",
         ]
     )

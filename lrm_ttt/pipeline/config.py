@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +50,8 @@ class ReconstructConfig:
     """Of the model's products; auto is bf16 where the hardware multiplies it."""
     schedule: Schedule | None = None
     """Write views to memory otherwise than the checkpoint was trained to: an experiment, usually for the worse."""
+    memory_budget: str | None = None
+    """Most memory to take, such as 4GB: the model works on as many views at a time as fit. Default: what is free."""
     refine: int = 0
     """Steps of optimising all Gaussians on the input views after the model has run; 300 is a good number."""
     keep_fraction: float = 1.0
@@ -81,6 +84,7 @@ class ReconstructConfig:
             raise InvalidConfig(f"--keep-fraction {self.keep_fraction:g}: a share lies above 0 and is at most 1.")
         check_color(self.background)
         parse_views(self.views)
+        parse_memory(self.memory_budget)
         parse_virtual(self.virtual)
 
 
@@ -154,6 +158,17 @@ def parse_virtual(virtual: str) -> int | str | None:
     if number < 1:
         raise InvalidConfig(f"--virtual {virtual}: at least one. A folder of that name is ./{text}.")
     return number
+
+
+def parse_memory(budget: str | None) -> float | None:
+    """Return the bytes that `4GB`, `800 MB` or `1.5GiB` mean, and None for None. Raises `InvalidConfig`."""
+    if budget is None:
+        return None
+    found = re.fullmatch(r"(\d+\.?\d*)\s*([kmgt]i?)b?", budget.strip().lower())
+    if found is None or not float(found[1]):
+        raise InvalidConfig(f"--memory-budget {budget}: give a size with its unit, such as 4GB or 800MB.")
+    unit = 1024.0 if found[2].endswith("i") else 1000.0
+    return float(found[1]) * unit ** ("kmgt".index(found[2][0]) + 1)
 
 
 def check_color(color: Color) -> None:

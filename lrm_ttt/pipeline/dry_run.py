@@ -1,4 +1,4 @@
-"""What a run will take, from configuration and counts: no image is decoded and no weight is read."""
+"""What a run will take, from configuration and counts: no weight is read, and hardly an image (slicing.py)."""
 
 import dataclasses
 import time
@@ -8,10 +8,6 @@ import torch
 from lrm_ttt.model.config import ModelConfig
 from lrm_ttt.pipeline.job import Job
 
-# Measured with the model of configs/train/tiny_cpu.yaml on two AVX-512 cores, at 8 to 64 views of 72x128 to 128x128.
-BASE_MB = 900.0
-BYTES_PER_PLANE_AND_PIXEL = 100
-BYTES_PER_TOKEN_AND_CHANNEL = 160
 # Share of the speed of one large product that a whole model reaches.
 MODEL_EFFICIENCY = 0.5
 # Seconds of two cores for each sample of the sweep, decoded pixel, drawn Gaussian and drawn pixel; a GPU takes less.
@@ -32,6 +28,7 @@ class Estimate:
     columns: int
     most_gaussians: int
     memory_mb: float
+    views_at_once: int | None
     seconds: dict[str, float]
     where: str
 
@@ -42,18 +39,22 @@ class Estimate:
 
     def __str__(self) -> str:
         stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
+        at_once = "all views" if self.views_at_once is None else f"{self.views_at_once} of the views"
         return "\n".join(
             [
                 f"tokens     {self.num_tokens:,} ({self.num_views} views of {self.rows} x {self.columns} patches)",
                 f"Gaussians  {self.most_gaussians:,} at most, one for each input pixel",
-                f"memory     about {self.memory_mb / 1000:.1f} GB",
+                f"memory     about {self.memory_mb / 1000:.2f} GB, the model working on {at_once} at once",
                 f"seconds    about {sum(self.seconds.values()):.0f} on {self.where} ({stages})",
             ]
         )
 
 
 def estimate(job: Job) -> Estimate:
-    """Return what `run` would take, within a factor of two; takes a moment to see how fast this machine multiplies."""
+    """Return what `run` would take: memory within 15 %, seconds within a factor of two.
+
+    Takes a moment to see how fast this machine multiplies.
+    """
     size, patch = job.plan.image_size, job.model.tokenizer.patch_size
     num_held_out = len(job.plan.choice.targets)
     image_pixels = size.height * size.width
@@ -74,20 +75,11 @@ def estimate(job: Job) -> Estimate:
         rows=size.height // patch,
         columns=size.width // patch,
         most_gaussians=pixels,
-        memory_mb=memory_mb(job, pixels),
+        memory_mb=job.slices.peak_mb,
+        views_at_once=job.slices.views,
         seconds={name: value for name, value in seconds.items() if value > 0},
         where=str(job.device),
     )
-
-
-def memory_mb(job: Job, pixels: int) -> float:
-    """Return the peak to expect: tokens, the sweep's planes, and one Gaussian a pixel, all of them at once."""
-    planes = job.model.tokenizer.evidence.num_planes if job.model.tokenizer.evidence else 8
-    tokens = job.num_tokens * job.model.backbone.width * BYTES_PER_TOKEN_AND_CHANNEL
-    memory = job.model.backbone.memory
-    state = 3 * job.model.backbone.num_blocks * job.model.backbone.width * memory.head_dim * memory.multiple * 4
-    held = tokens + pixels * planes * BYTES_PER_PLANE_AND_PIXEL + 4 * state
-    return held / 1e6 + (0.0 if job.device.type == "cuda" else BASE_MB)
 
 
 def backbone_flops(model: ModelConfig, window: int) -> float:

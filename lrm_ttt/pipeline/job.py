@@ -10,6 +10,7 @@ from lrm_ttt.pipeline.capture import CapturePlan, plan_capture
 from lrm_ttt.pipeline.checkpoint import choose_backend, choose_device, choose_precision, locate, model_config
 from lrm_ttt.pipeline.config import ReconstructConfig
 from lrm_ttt.pipeline.representation import check_representation
+from lrm_ttt.pipeline.slicing import SlicePlan, slices_of
 from lrm_ttt.pipeline.virtual import VirtualPlan, plan_virtual
 from lrm_ttt.scene.views import Views
 
@@ -26,6 +27,7 @@ class Job:
     device: torch.device
     backend: str
     precision: str
+    slices: SlicePlan
 
     @property
     def background(self) -> torch.Tensor:
@@ -63,13 +65,16 @@ def prepare(config: ReconstructConfig) -> Job:
     check_representation(config, model)
     plan = plan_capture(config, model.tokenizer.patch_size)
     virtual = plan_virtual(config, plan, model.tokenizer.patch_size)
-    return Job(config, model, checkpoint, plan, virtual, device, backend, choose_precision(config.precision, device))
+    slices = slices_of(config, model, plan, virtual, device)
+    precision = choose_precision(config.precision, device)
+    return Job(config, model, checkpoint, plan, virtual, device, backend, precision, slices)
 
 
 def notes(job: Job) -> list[str]:
     """Return what the user should know before the work begins."""
     sentences = [f"{job.plan.source.name}: {note}" for note in job.plan.notes]
     sentences += job.virtual.notes(job.config, job.model)
+    sentences += [] if job.slices.note is None else [job.slices.note]
     trained = model_config(job.checkpoint).backbone.schedule
     if job.model.backbone.schedule != trained:
         sentences.append(

@@ -29,6 +29,15 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(M_MMAP_MAX, 0)) and bool(libc.mallopt(M_TRIM_THRESHOLD, -1))
 
 
+def release_freed_memory() -> None:
+    """Return to the system what this process has freed and kept: where a stage ends that took much more than the next.
+
+    Does nothing where the C library is not glibc.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def peak_memory_mb(device: torch.device) -> float:
     """Return the most memory that this process has held: on the device if it is a GPU, otherwise in the machine."""
     if device.type == "cuda":
@@ -45,6 +54,24 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+def available_memory_mb(device: torch.device) -> float | None:
+    """Return what this process can still take: on the device if it is a GPU, otherwise in the machine; None: unknown.
+
+    In a container its limit counts, where the system says so.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 1e6
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return None
+    lines = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines() if ":" in line)
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+    if limit.is_file() and used.is_file() and (most := limit.read_text(encoding="ascii").strip()) != "max":
+        free = min(free, int(most) - int(used.read_text(encoding="ascii")))
+    return free / 1e6
+
+
 @contextlib.contextmanager
 def out_of_memory_explained() -> Iterator[None]:
     """Turn torch's failures to allocate into an `LrmTttError`."""
@@ -55,5 +82,6 @@ def out_of_memory_explained() -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise LrmTttError(
-            "There is not enough memory. Take fewer --views or a smaller --image-size; --dry-run says what to expect."
+            "There is not enough memory. Take a smaller --memory-budget, fewer --views or a smaller --image-size; "
+            "--dry-run says what to expect."
         ) from error

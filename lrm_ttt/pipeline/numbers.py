@@ -40,6 +40,8 @@ def collect(job: Job, check: Check, metrics: Metrics, stages: Stages) -> dict[st
         "ssim_held_out": None if held_out is None else finite(held_out.mean_ssim),
         "seconds": seconds,
         "peak_memory_mb": round(peak_memory_mb(job.device), 1),
+        "predicted_peak_memory_mb": round(job.slices.peak_mb, 1),
+        "views_at_once": job.slices.views,
         "device": device_name(job.device),
         "checkpoint": str(job.config.checkpoint or EMBEDDED),
         "precision": job.precision,

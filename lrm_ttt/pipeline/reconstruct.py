@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrm_ttt.model.reconstructor import Reconstructor
-from lrm_ttt.pipeline.virtual import Backdrop, Virtual, predict
+from lrm_ttt.pipeline.virtual import Backdrop, Virtual, VirtualViews, predict
 from lrm_ttt.render.render import render
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.gaussians import Gaussians
@@ -19,6 +19,9 @@ from lrm_ttt.scene.views import Views
 FAINTEST = 1 / 255
 # Nothing nearer to a camera is drawn, in units of the normalised scene.
 NEAR = 0.1
+# A drawing keeps some 300 bytes of every Gaussian that it sees, so more of them are drawn in layers.
+MOST_DRAWN = 2**21
+SAMPLED_DEPTHS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +68,17 @@ def reconstruct(
     backdrop = Backdrop(color.to(inputs.images.device), backend, NEAR)
     with torch.inference_mode():
         predicted = predict(model, views, virtual, world_to_scene, backdrop)
-    return Reconstruction(prune(predicted, keep_fraction), world_to_scene, predicted.num_gaussians)
+    num_predicted = _num_pixels(views if virtual is None else virtual, inputs)
+    return Reconstruction(prune(predicted, keep_fraction, num_predicted), world_to_scene, num_predicted)
+
+
+def _num_pixels(virtual: Virtual, inputs: Views) -> int:
+    """Return how many Gaussians virtual views predict."""
+    if isinstance(virtual, VirtualViews):
+        return sum(_num_pixels(views, inputs) for views in (virtual.views, virtual.cameras) if views is not None)
+    if isinstance(virtual, Views | Cameras):
+        return virtual.shape[0] * virtual.image_size.height * virtual.image_size.width
+    return len(virtual) * inputs.image_size.height * inputs.image_size.width
 
 
 def normalise(views: Views, world_to_scene: Similarity) -> Views:
@@ -74,13 +87,22 @@ def normalise(views: Views, world_to_scene: Similarity) -> Views:
     return dataclasses.replace(views, cameras=world_to_scene.cameras(views.cameras), depths=depths)
 
 
-def prune(gaussians: Gaussians, keep_fraction: float) -> Gaussians:
-    """Keep the share `keep_fraction` of highest opacity, and of these all that can be seen (at least one stays)."""
-    kept = gaussians.prune(keep_fraction)
+def prune(gaussians: Gaussians, keep_fraction: float, num_predicted: int | None = None) -> Gaussians:
+    """Keep the share `keep_fraction` of highest opacity, and of these all that can be seen (at least one stays).
+
+    It is a share of the `num_predicted` that there were before others were dropped (None: of these Gaussians).
+    """
+    share = keep_fraction * (num_predicted or gaussians.num_gaussians) / gaussians.num_gaussians
+    kept = gaussians.prune(min(share, 1.0))
     visible = kept.opacities >= FAINTEST
     if not visible.any():
         visible = kept.opacities == kept.opacities.max()
-    return kept.select(visible)
+    return kept if visible.all() else kept.select(visible)
+
+
+def drop_invisible(gaussians: Gaussians) -> Gaussians:
+    """Keep what can be seen of one slice `[1 n]` (model/slices.py), and at least one Gaussian."""
+    return prune(gaussians[0], 1.0)[None]
 
 
 @torch.inference_mode()
@@ -100,6 +122,28 @@ def draw(
     images = []
     for index in range(cameras.shape[0]):
         camera = cameras[None, index : index + 1]
-        images.append(render(gaussians[None], camera, background[None], backend, near).colors[0, 0].clamp(0, 1).cpu())
+        images.append(_draw_one(gaussians, camera, background, near, backend).clamp(0, 1).cpu())
         advance(index + 1, cameras.shape[0])
     return torch.stack(images)
+
+
+def _draw_one(
+    gaussians: Gaussians, camera: Cameras, background: Float[Tensor, "3"], near: float, backend: str
+) -> Float[Tensor, "3 h w"]:
+    """Draw one view; of more than MOST_DRAWN Gaussians in layers, front to back, which together are the same image."""
+    if gaussians.num_gaussians <= MOST_DRAWN:
+        return render(gaussians[None], camera, background[None], backend, near).colors[0, 0]
+    axis = camera.world_to_cam[0, 0, 2]
+    depths = gaussians.means @ axis[:3] + axis[3]
+    # Layers of about the same size, by the depths of some.
+    some = depths[:: max(1, len(depths) // SAMPLED_DEPTHS)].sort().values
+    num_layers = -(-len(depths) // MOST_DRAWN)
+    ends = [some[len(some) * layer // num_layers] for layer in range(1, num_layers)]
+    layer_of = torch.bucketize(depths, torch.stack(ends), out_int32=True)
+    image = torch.zeros(3, *camera.image_size, device=depths.device)
+    through = torch.ones_like(image[:1])
+    for layer in range(num_layers):
+        drawn = render(gaussians.select(layer_of == layer)[None], camera, None, backend, near)[0, 0]
+        image = image + through * drawn.colors
+        through = through * (1 - drawn.alphas)
+    return image + through * background[:, None, None]

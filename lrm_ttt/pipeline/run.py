@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrm_ttt.model.slices import Slices
 from lrm_ttt.pipeline.check import Metrics, PlyCheck, check_ply
 from lrm_ttt.pipeline.checkpoint import choose_device, load
 from lrm_ttt.pipeline.config import ReconstructConfig
 from lrm_ttt.pipeline.fields import make_field
 from lrm_ttt.pipeline.job import Job, notes, prepare
-from lrm_ttt.pipeline.memory import out_of_memory_explained
+from lrm_ttt.pipeline.memory import out_of_memory_explained, release_freed_memory
 from lrm_ttt.pipeline.numbers import collect, collect_gaussians, resolved
 from lrm_ttt.pipeline.outputs import check_replaceable, output_folder
 from lrm_ttt.pipeline.present import write_orbit, write_pictures
 from lrm_ttt.pipeline.provenance import provenance
-from lrm_ttt.pipeline.reconstruct import NEAR, Reconstruction, draw, normalise, prune, reconstruct
+from lrm_ttt.pipeline.reconstruct import NEAR, Reconstruction, draw, drop_invisible, normalise, prune, reconstruct
 from lrm_ttt.pipeline.refine import RefineConfig, refine
 from lrm_ttt.pipeline.report import write_report
 from lrm_ttt.pipeline.stages import Listener, Stages
@@ -61,7 +62,7 @@ def make_gaussians(job: Job, inputs: Views, folder: Path, metrics: Metrics, stag
     """Make and write Gaussians, judge and show them; return what metrics.json holds of them."""
     made = compute(job, inputs, stages)
     with stages("write"):
-        write_ply(folder / "scene.ply", made.in_capture())
+        write_ply(folder / "scene.ply", made.gaussians, made.world_to_scene.inverse())
         stages.describe(f"scene.ply, {(folder / 'scene.ply').stat().st_size / 1e6:.1f} MB")
     check = judge(folder, job, inputs, made, metrics, stages)
     return collect(job, check, metrics, stages) | collect_gaussians(job, made, check)
@@ -78,6 +79,7 @@ def compute(job: Job, inputs: Views, stages: Stages) -> Reconstruction:
     with stages("checkpoint"):
         model = load(job.checkpoint, job.device, precision=job.precision, schedule=config.schedule)
         stages.describe(f"{model.num_parameters / 1e6:.1f} M parameters, {job.precision}")
+    model.slices = Slices(job.slices.views, None if job.slices.views is None else drop_invisible)
     with stages("model"):
         views = inputs.to(job.device)
         made = reconstruct(
@@ -89,6 +91,8 @@ def compute(job: Job, inputs: Views, stages: Stages) -> Reconstruction:
             backend=job.backend,
         )
         stages.describe(f"{made.num_predicted:,} Gaussians, {made.gaussians.num_gaussians:,} kept")
+    del model
+    release_freed_memory()
     if not config.refine:
         return made
     with stages("refine"):

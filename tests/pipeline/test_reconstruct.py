@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from lrm_ttt.pipeline.reconstruct import FAINTEST, NEAR, draw, normalise, prune, reconstruct
+from lrm_ttt.model.slices import Slices
+from lrm_ttt.pipeline.reconstruct import FAINTEST, NEAR, draw, drop_invisible, normalise, prune, reconstruct
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.similarity import Similarity
 from tests.pipeline.make import make_model, make_views
@@ -83,3 +84,26 @@ def test_pruning_keeps_the_most_opaque() -> None:
 def test_one_gaussian_stays_where_all_are_faint() -> None:
     faint = dataclasses.replace(random_gaussians(10), opacities=torch.linspace(1e-5, 1e-4, 10))
     assert prune(faint, 1.0).num_gaussians == 1
+
+
+def test_slices_prune_as_all_views_at_once_do() -> None:
+    model, views = make_model(), make_views()
+    for keep_fraction in (1.0, 0.3):
+        model.slices = Slices()
+        whole = reconstruct(model, views, keep_fraction=keep_fraction)
+        model.slices = Slices(4, drop_invisible)
+        sliced = reconstruct(model, views, keep_fraction=keep_fraction)
+        assert sliced.num_predicted == whole.num_predicted == 6 * 48 * 64
+        # Rounding may take an opacity over the threshold.
+        assert abs(sliced.gaussians.num_gaussians - whole.gaussians.num_gaussians) <= 2
+        first, second = (draw(made.gaussians, views.cameras, WHITE, near=NEAR) for made in (whole, sliced))
+        assert (first - second).abs().mean() < 1e-5
+
+
+def test_layers_are_the_image_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gaussians, cameras = random_gaussians(4000), make_views(2).cameras
+    whole = draw(gaussians, cameras, WHITE, near=0.01)
+    monkeypatch.setattr("lrm_ttt.pipeline.reconstruct.MOST_DRAWN", 1500)
+    # A rasterizer stops where 1e-4 of the light is left, and each layer begins anew.
+    assert (draw(gaussians, cameras, WHITE, near=0.01) - whole).abs().max() < 2e-4
+    assert (whole - 1).abs().mean() > 0.1
