@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lrm_ttt.model.novel_view import NovelViewModel
 from lrm_ttt.model.scene_model import SceneModel
+from lrm_ttt.model.slices import Slices
 from lrm_ttt.model.triplane import TriplaneModel
 from lrm_ttt.pipeline.check import Metrics, judge_images
 from lrm_ttt.pipeline.checkpoint import load_as
@@ -35,6 +36,7 @@ def make_field(job: Job, inputs: Views, folder: Path, metrics: Metrics, stages: 
     with stages("checkpoint"):
         model = load_as(SceneModel, job.checkpoint, job.device, precision=job.precision, schedule=job.config.schedule)
         stages.describe(f"{model.num_parameters / 1e6:.1f} M parameters, {job.precision}")
+    model.slices = Slices(job.slices.views)
     # Transposed in memory it would round otherwise than after saving and loading.
     world_to_scene = normalising_similarity(inputs.cameras, model.config.normalisation).map(Tensor.contiguous)
     path = folder / FILES[job.model.representation]
