@@ -209,9 +209,9 @@ def ffmpeg() -> Finding:
 def embedded_weights() -> Iterator[Finding]:
     """Yield the models that came with the package."""
     folder = importlib.resources.files("lrm_ttt.weights")
-    files = [entry for entry in folder.iterdir() if entry.name.endswith(".safetensors")]
-    for entry in sorted(files, key=lambda entry: entry.name):
-        with importlib.resources.as_file(entry) as path:
-            yield Finding(entry.name, f"{path.stat().st_size / 1e6:.1f} MB")
+    assert isinstance(folder, Path), "lrm-ttt is installed as files"
+    files = sorted(folder.rglob("*.safetensors"))
+    for path in files:
+        yield Finding(str(path.relative_to(folder)), f"{path.stat().st_size / 1e6:.1f} MB")
     if not files:
         yield Finding("none", "", "a model: pass --checkpoint")
