@@ -19,7 +19,7 @@ from lrm_ttt.scene.views import Views
 FAINTEST = 1 / 255
 # Nothing nearer to a camera is drawn, in units of the normalised scene.
 NEAR = 0.1
-# A drawing keeps some 300 bytes of every Gaussian that it sees, so more of them are drawn in layers.
+# A drawing keeps some 220 bytes of every Gaussian that it sees, so more of them are drawn in layers.
 MOST_DRAWN = 2**21
 SAMPLED_DEPTHS = 10_000
 

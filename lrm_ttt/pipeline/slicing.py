@@ -15,7 +15,7 @@ from lrm_ttt.render.sheet import spread
 
 # All numbers were measured with the embedded model in bfloat16 on two AVX-512 cores, at 16 to 1,000 views of 72x128.
 # What Python, torch and the model take, whatever the size, and then the libraries of products, or of scores and video.
-BASE_MB, WORKING_MB, CHECKING_MB = 800.0, 60.0, 230.0
+BASE_MB, WORKING_MB, CHECKING_MB = 800.0, 60.0, 330.0
 # While the model works on views, for each of their pixels and planes, and each of their tokens and channels.
 BYTES_PER_PLANE_AND_PIXEL, BYTES_PER_TOKEN_AND_CHANNEL = 63, 160
 # Planes that a model without matching evidence is worth.
@@ -27,7 +27,7 @@ BYTES_PER_INPUT_PIXEL, BYTES_PER_STREAM_CHANNEL, BYTES_PER_DEPTH_PIXEL = 16, 8, 
 # For each Gaussian with one spherical harmonic: the model's, and once more as the .ply is read again.
 BYTES_PER_GAUSSIAN = 56
 # For each Gaussian of at most MOST_DRAWN, while a view is drawn; for each pixel of the views, their renderings.
-BYTES_PER_DRAWN_GAUSSIAN, BYTES_PER_CHECKED_PIXEL = 300, 24
+BYTES_PER_DRAWN_GAUSSIAN, BYTES_PER_CHECKED_PIXEL = 220, 24
 # Of what is free a run may take this share: others want memory too, and the estimate errs.
 SHARE_OF_FREE_MEMORY = 0.85
 # Views that are decoded to see how much of them is covered.

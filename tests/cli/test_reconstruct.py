@@ -15,6 +15,7 @@ import torch
 from lrm_ttt import cli
 from lrm_ttt.errors import LrmTttError
 from lrm_ttt.model.checkpoint import save_pretrained
+from lrm_ttt.pipeline import slicing
 from lrm_ttt.pipeline.memory import out_of_memory_explained
 from tests.cli.typed import refused
 from tests.helpers.shared import CHECKOUT
@@ -53,6 +54,8 @@ def words(place: Path, *more: str) -> list[str]:
         (["--image-size", "4", "4"], ["4 4", "8x8"]),
         (["--keep-fraction", "0"], ["--keep-fraction 0"]),
         (["--refine", "-1"], ["--refine -1"]),
+        (["--memory-budget", "4"], ["--memory-budget 4", "4GB"]),
+        (["--memory-budget", "100MB"], ["--memory-budget 0.10GB", "one view at a time"]),
         (["--background", "2", "0", "0"], ["--background 2 0 0"]),
         (["--device", "tpu"], ["--device tpu", "cuda:N"]),
         (["--device", "cuda:99"], ["--device cuda:99"]),
@@ -105,6 +108,20 @@ def test_a_dry_run_says_what_to_expect_and_writes_nothing(place: Path, capsys: p
     assert f"{7 * 48 * 64:,} at most" in text
     assert "memory" in text and "seconds" in text
     assert not list((place / "results").iterdir())
+
+
+def test_a_memory_budget_slices_the_views_and_changes_no_result(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BASE_MB", "WORKING_MB", "CHECKING_MB"):
+        monkeypatch.setattr(slicing, name, 0.0)
+    numbers = []
+    for flags in ([], ["--memory-budget", "20MB"]):
+        out = place / f"sliced_{len(flags)}"
+        assert cli.main(words(place, "-o", str(out), "--precision", "fp32", *flags)) == 0
+        numbers.append(json.loads((out / "metrics.json").read_text()))
+    whole, sliced = numbers
+    assert whole["views_at_once"] is None and sliced["views_at_once"] in range(1, 7)
+    assert sliced["num_predicted"] == whole["num_predicted"]
+    assert sliced["psnr_input"] == pytest.approx(whole["psnr_input"], abs=1e-3)
 
 
 def test_another_schedule_is_an_experiment_and_said_to_be(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

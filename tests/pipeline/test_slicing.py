@@ -36,7 +36,7 @@ def test_other_budgets_are_refused(words: str) -> None:
 
 def test_a_budget_gives_the_largest_slices_that_fit() -> None:
     work = workload()
-    for views in (8, 20, 40):
+    for views in (12, 20, 40):
         peak = work.peak_mb(views)
         plan = plan_slices(work, peak * 1e6 + 1, CPU)
         assert (plan.views, plan.peak_mb) == (views, peak) and plan.note is None
@@ -54,9 +54,9 @@ def test_without_a_budget_what_is_free_decides_and_is_said(monkeypatch: pytest.M
     work = workload()
     monkeypatch.setattr(slicing, "available_memory_mb", lambda device: 1e6)
     assert plan_slices(work, None, CPU) == slicing.SlicePlan(None, work.peak_mb(None))
-    monkeypatch.setattr(slicing, "available_memory_mb", lambda device: work.peak_mb(8) / 0.85 + 1)
+    monkeypatch.setattr(slicing, "available_memory_mb", lambda device: work.peak_mb(12) / 0.85 + 1)
     plan = plan_slices(work, None, CPU)
-    assert plan.views == 8 and plan.note is not None and "8 views at a time" in plan.note
+    assert plan.views == 12 and plan.note is not None and "12 views at a time" in plan.note
     # Too little even for one view: it is tried, and said.
     monkeypatch.setattr(slicing, "available_memory_mb", lambda device: 1.0)
     assert plan_slices(work, None, CPU).views == 1
