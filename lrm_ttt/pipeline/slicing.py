@@ -52,7 +52,7 @@ class Workload:
 
     def peak_mb(self, views_at_once: int | None) -> float:
         """Return the peak to expect, with the model working on so many views at a time (None: all)."""
-        held = self.num_views * self.pixels * BYTES_PER_INPUT_PIXEL
+        held = float(self.num_views * self.pixels * BYTES_PER_INPUT_PIXEL)
         predicted = self.num_virtual * self.pixels * self._bytes_per_gaussian
         kept = self.kept_share * predicted
         stream = max(self.num_views, self.num_virtual) * self.window * self.model.backbone.width
