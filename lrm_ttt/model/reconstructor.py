@@ -59,22 +59,21 @@ class Reconstructor(SceneModel):
     def forward(self, inputs: Views, virtual: Sequence[int] | None = None) -> Gaussians:
         """Reconstruct from `inputs`, with all of them as virtual views, or those at the positions `virtual`.
 
-        With the schedules `single` and `chunked` the features that the inputs read are those that the virtual views
+        Matching evidence is gathered among all inputs, whichever of them are virtual views. With the schedules `single` and `chunked` the features that the inputs read are those that the virtual views
         would read, so the second pass is not computed (MODEL.md, A fact worth 1.67x).
         """
         if virtual is not None and (not virtual or not all(0 <= index < inputs.shape[1] for index in virtual)):
             raise InvalidConfig(
                 f"Virtual views must be positions among the {inputs.shape[1]} inputs, not {list(virtual)}."
             )
+        chosen = slice(None) if virtual is None else list(virtual)
         if self.config.backbone.schedule == "causal":
             state = self.update(self.start(inputs.shape[0]), inputs)
-            return self.query(state, inputs if virtual is None else inputs[:, list(virtual)])
+            return self._decode(state, self.tokenize(inputs)[:, chosen])
         tokens = self.tokenize(inputs)
         _, features = self.backbone.update(tokens.tokens, self.start(inputs.shape[0]), self.precision, self.slices)
         # The tokens themselves have had their day, and need not be held beside the features.
-        tokens = dataclasses.replace(tokens, tokens=features)
-        if virtual is not None:
-            tokens = tokens[:, list(virtual)]
+        tokens = dataclasses.replace(tokens, tokens=features)[:, chosen]
         return self.head(tokens.tokens, tokens, self.precision.compute, self.slices)
 
     def _decode(self, state: SceneState, tokens: ViewTokens) -> Gaussians:
