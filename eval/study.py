@@ -87,12 +87,12 @@ def in_frame_of(model: SceneModel, scene: HeldOut, num_inputs: int) -> HeldOut:
 def measure(model: SceneModel, scenes: list[HeldOut], num_inputs: int, timings: int) -> dict[str, Any]:
     """Return the mean PSNR of targets, the seconds of one forward pass, and the memory that it needs."""
     found: list[float] = []
-    visible: list[float] = []
+    opacities: list[Tensor] = []
     for scene in (in_frame_of(model, scene, num_inputs) for scene in scenes):
         colors, gaussians = show(model, scene)
         found.append(float(psnr(colors, scene.targets.images).mean()))
         if gaussians is not None:
-            visible.append(float((gaussians.opacities > VISIBLE).float().mean()))
+            opacities.append(gaussians.opacities)
     first = in_frame_of(model, scenes[0], num_inputs)
     state = model.update(model.start(1), first.inputs[None])
     row = {
@@ -101,7 +101,10 @@ def measure(model: SceneModel, scenes: list[HeldOut], num_inputs: int, timings: 
         "seconds": seconds_of(lambda: read_inputs(model, first), timings),
         "state_mb": sum(tensor.numel() * tensor.element_size() for tensor in state.tensors().values()) / 1e6,
     }
-    return row | ({"visible_share": statistics.mean(visible)} if visible else {})
+    if opacities:
+        every = torch.stack(opacities)
+        row |= {"visible_share": float((every > VISIBLE).float().mean()), "mean_opacity": float(every.mean())}
+    return row
 
 
 def show(model: SceneModel, scene: HeldOut) -> tuple[Tensor, Gaussians | None]:
