@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrm_ttt.errors import InvalidConfig, OutputExists
+from lrm_ttt.errors import InvalidConfig, OutputExists, UnreadableScene
 from lrm_ttt.pipeline.checkpoint import choose_backend, choose_device
 from lrm_ttt.pipeline.config import RenderConfig
+from lrm_ttt.pipeline.memory import out_of_memory_explained
 from lrm_ttt.pipeline.outputs import refusals_explained
 from lrm_ttt.pipeline.path_cameras import path_cameras
 from lrm_ttt.pipeline.reconstruct import draw
-from lrm_ttt.pipeline.saved_field import Show, plan_field
+from lrm_ttt.pipeline.saved_field import KINDS, Plan, Show, plan_field
 from lrm_ttt.render.video import write_png, write_video
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.gaussians import Gaussians
@@ -31,8 +32,17 @@ def render_path(config: RenderConfig, advance: Callable[[int, int], None] = lamb
     Raises `LrmTttError` kinds for a scene, cameras or an output that cannot be. Every file appears when it is complete,
     in place of an earlier one of the same name.
     """
+    plan = PLANS.get(config.scene.suffix.lower())
+    if plan is None or config.scene.is_dir():
+        raise UnreadableScene(f"{config.scene}: is no file of a scene. {KINDS}")
+    if not config.scene.exists():
+        raise UnreadableScene(f"{config.scene}: there is no such file. {KINDS}")
+    with out_of_memory_explained():
+        return _render(plan, config, advance)
+
+
+def _render(plan: Plan, config: RenderConfig, advance: Callable[[int, int], None]) -> list[Path]:
     device = choose_device(config.device)
-    plan = plan_field if config.scene.suffix.lower() == ".safetensors" else plan_gaussians
     show, cameras, names = plan(config, device)
 
     def frames() -> Iterator[Tensor]:
@@ -108,3 +118,7 @@ def write_images(folder: Path, frames: Iterator[Tensor], names: list[str]) -> li
             path.with_suffix(".partial").replace(path)
             paths.append(path)
     return paths
+
+
+# By the suffix of the scene.
+PLANS: dict[str, Plan] = {".ply": plan_gaussians, ".safetensors": plan_field}

@@ -4,22 +4,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lrm_ttt.errors import IncompatibleCheckpoint, InvalidConfig
+from lrm_ttt.errors import IncompatibleCheckpoint, InvalidConfig, UnreadableScene
+from lrm_ttt.model import state
 from lrm_ttt.model.config import TriplaneConfig
 from lrm_ttt.model.novel_view import NovelViewModel
 from lrm_ttt.pipeline.capture import check_size
 from lrm_ttt.pipeline.checkpoint import load_as, locate, model_config
 from lrm_ttt.pipeline.config import RenderConfig
 from lrm_ttt.pipeline.path_cameras import path_cameras
-from lrm_ttt.pipeline.state_file import is_state, load_state, read_record
+from lrm_ttt.pipeline.state_file import load_state, read_record
 from lrm_ttt.render.volume import render_volume
+from lrm_ttt.scene import triplanes_file
 from lrm_ttt.scene.cameras import Cameras, ImageSize
 from lrm_ttt.scene.triplanes_file import read_triplanes
 
 # From one camera `[1]` in the capture's frame to its image `[3 h w]`.
 Show = Callable[[Cameras], Tensor]
+# To what shows the scene that a run is asked for, the cameras `[v]` to show, and a name for each.
+Plan = Callable[[RenderConfig, torch.device], tuple[Show, Cameras, list[str]]]
+KINDS = "Give a .ply of Gaussians, a triplanes.safetensors or a state.safetensors: what `lrm-ttt reconstruct` writes."
 
 
 def show_triplanes(path: Path, background: Tensor, samples: TriplaneConfig) -> Show:
@@ -46,11 +52,24 @@ def show_state(path: Path, model: NovelViewModel) -> Show:
 def plan_field(config: RenderConfig, device: torch.device) -> tuple[Show, Cameras, list[str]]:
     """Return what shows the field or state that a run is asked for, the cameras `[v]` to show, and a name for each.
 
-    Raises `InvalidConfig` for flags that mean nothing to it, `IncompatibleCheckpoint` for the wrong model.
+    Raises `InvalidConfig` for flags that mean nothing to it, `IncompatibleCheckpoint` for the wrong model, and
+    `UnreadableScene` for a file of another kind.
     """
+    plan = PLANS.get(_format(config.scene))
+    if plan is None:
+        raise UnreadableScene(f"{config.scene}: holds no scene. {KINDS}")
     if config.backend != "auto":
         raise InvalidConfig(f"--backend draws Gaussians, and {config.scene} holds none. Leave it out.")
-    return _plan_state(config, device) if is_state(config.scene) else _plan_triplanes(config, device)
+    return plan(config, device)
+
+
+def _format(path: Path) -> str:
+    """Return what a safetensors file says it holds; "" where it says nothing."""
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("format", "")
+    except (OSError, SafetensorError) as error:
+        raise UnreadableScene(f"{path}: cannot be read ({error}). {KINDS}") from error
 
 
 def _plan_triplanes(config: RenderConfig, device: torch.device) -> tuple[Show, Cameras, list[str]]:
@@ -85,9 +104,17 @@ def _plan_state(config: RenderConfig, device: torch.device) -> tuple[Show, Camer
             f"--checkpoint {config.checkpoint} predicts '{kind}': only a model of 'images' renders from a state. "
             "Pass the one that made it, or render the scene.ply of the run."
         )
+    if "image_size" not in record:
+        raise IncompatibleCheckpoint(
+            f"{config.scene}: does not say how large its inputs were, as those of `lrm-ttt reconstruct` do."
+        )
     model = load_as(NovelViewModel, folder, device, schedule=record.get("schedule"))
     show = show_state(config.scene, model)
     patch, seen = model.config.tokenizer.patch_size, ImageSize(*record["image_size"])
     if config.image_size is not None:
         check_size(ImageSize(*config.image_size), patch)
     return show, *path_cameras(config, None, patch_size=patch, max_pixels=seen.height * seen.width)
+
+
+# By the format that the file's metadata name.
+PLANS: dict[str, Plan] = {state.FORMAT: _plan_state, triplanes_file.FORMAT: _plan_triplanes}

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lrm_ttt.errors import IncompatibleCheckpoint
 from lrm_ttt.layers.config import MemoryConfig
 from lrm_ttt.model.backbone import Backbone, Precision
 from lrm_ttt.model.config import BackboneConfig
-from lrm_ttt.model.state import SceneState
+from lrm_ttt.model.state import FORMAT, SceneState
 
 
 def _backbone(mixer: str, elastic: float) -> Backbone:
@@ -52,8 +53,21 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("not a tensor file")
     with pytest.raises(IncompatibleCheckpoint, match="cannot be read"):
         SceneState.load(tmp_path / "text.safetensors")
-    from safetensors.torch import save_file
-
     save_file({"a": torch.zeros(2)}, tmp_path / "weights.safetensors")
     with pytest.raises(IncompatibleCheckpoint, match="no state"):
         SceneState.load(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(("mixer", "elastic"), [("fast_weight", 0.05), ("softmax", 0.0)])
+def test_a_state_without_any_of_its_parts_is_refused(tmp_path: Path, mixer: str, elastic: float) -> None:
+    path = tmp_path / "state.safetensors"
+    _backbone(mixer, elastic).start(1).save(path)
+    whole, format_ = load_file(path), {"format": FORMAT}
+    for name in whole:
+        save_file({other: whole[other] for other in whole if other != name}, path, format_ | {"num_views": "0"})
+        with pytest.raises(IncompatibleCheckpoint, match="broken"):
+            SceneState.load(path)
+    for tensors, metadata in ((whole, {}), (whole, {"num_views": "many"}), ({}, {"num_views": "0"})):
+        save_file(tensors, path, format_ | metadata)
+        with pytest.raises(IncompatibleCheckpoint, match="broken"):
+            SceneState.load(path)

@@ -17,9 +17,10 @@ from lrm_ttt.model.build import build
 from lrm_ttt.model.checkpoint import save_pretrained
 from lrm_ttt.model.config import BackboneConfig, ModelConfig, TriplaneConfig
 from lrm_ttt.model.novel_view import NovelViewModel
-from lrm_ttt.pipeline.state_file import load_state
+from lrm_ttt.pipeline.state_file import SavedState, fingerprint, load_state, save_state
 from lrm_ttt.render.volume import render_volume
 from lrm_ttt.scene.cameras import Cameras
+from lrm_ttt.scene.similarity import Similarity
 from lrm_ttt.scene.triplanes_file import read_triplanes
 from tests.cli.typed import refused
 from tests.pipeline.make import write_capture
@@ -148,6 +149,36 @@ def test_what_does_not_fit_a_saved_scene_is_refused(
     message = refused(["render", str(file), "-o", str(tmp_path / "none"), *flags], capsys)
     assert all(word in message for word in said), message
     assert not (tmp_path / "none").exists()
+
+
+def test_what_is_no_saved_scene_is_refused_by_naming_those_that_are(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = (place / "images_out" / "state.safetensors").read_bytes()[:-100]
+    (tmp_path / "cut.safetensors").write_bytes(cut)
+    (tmp_path / "empty.safetensors").touch()
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "folder.ply").mkdir()
+    names = ("cut.safetensors", "empty.safetensors", "folder.safetensors", "folder.ply", "gone.safetensors", "gone.ply")
+    others = (place / "images" / "model.safetensors", place / "capture" / "opencv_cameras.json", place / "capture")
+    for path in (*(tmp_path / name for name in names), *others):
+        message = refused(
+            ["render", str(path), "-o", str(tmp_path / "o"), "--checkpoint", str(place / "images")], capsys
+        )
+        kinds = (".ply of Gaussians", "triplanes.safetensors", "state.safetensors")
+        assert str(path) in message and all(kind in message for kind in kinds), message
+        assert "holds triplanes" not in message
+
+
+def test_a_state_without_frame_or_size_is_refused(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, path = NovelViewModel.from_pretrained(place / "images"), tmp_path / "state.safetensors"
+    words = ["render", str(path), "-o", str(tmp_path / "o"), "--checkpoint", str(place / "images")]
+    model.start(1).save(path)
+    assert "which frame" in refused(words, capsys)
+    save_state(path, SavedState(model.start(1), Similarity.identity(), fingerprint(model)))
+    assert "how large its inputs were" in refused(words, capsys)
 
 
 @pytest.mark.parametrize(("kind", "file"), [("triplane", "triplanes.safetensors"), ("images", "state.safetensors")])

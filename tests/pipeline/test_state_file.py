@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from lrm_ttt.errors import IncompatibleCheckpoint
 from lrm_ttt.layers.config import MemoryConfig
 from lrm_ttt.model.config import BackboneConfig, ModelConfig
 from lrm_ttt.model.novel_view import NovelViewModel
+from lrm_ttt.model.state import SceneState
 from lrm_ttt.pipeline.reconstruct import normalise
 from lrm_ttt.pipeline.saved_field import show_state
-from lrm_ttt.pipeline.state_file import SavedState, fingerprint, is_state, load_state, read_record, save_state
+from lrm_ttt.pipeline.state_file import SavedState, fingerprint, load_state, read_record, save_state
 from lrm_ttt.scene.similarity import normalising_similarity
 from lrm_ttt.scene.views import Views
 from tests.pipeline.make import make_views
@@ -54,6 +57,10 @@ def test_what_is_saved_comes_back_bit_for_bit(views: Views, tmp_path: Path) -> N
     assert read.record == saved.record == read_record(path)
     assert torch.equal(read.extra["poses"], saved.extra["poses"])
     assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+    alone = SceneState.load(path)
+    assert alone.num_views == 7
+    assert alone.tensors().keys() == before.keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in alone.tensors().items())
 
 
 def test_the_file_shows_what_the_state_showed(views: Views, tmp_path: Path) -> None:
@@ -80,10 +87,34 @@ def test_a_foreign_state_is_refused(views: Views, tmp_path: Path) -> None:
 def test_other_files_are_refused(views: Views, tmp_path: Path) -> None:
     model, path = make_images_model(), tmp_path / "state.safetensors"
     model.start(1).save(path)
-    assert not is_state(path)
     with pytest.raises(IncompatibleCheckpoint, match="is no state of a scene"):
         load_state(path, model)
     for broken in (path.read_bytes()[:-100], b"no safetensors"):
         path.write_bytes(broken)
         with pytest.raises(IncompatibleCheckpoint, match="cannot be read"):
             load_state(path, model)
+
+
+def test_a_file_without_any_of_its_parts_is_refused(views: Views, tmp_path: Path) -> None:
+    model, path = make_images_model(), tmp_path / "state.safetensors"
+    save_state(path, remember(model, views))
+    whole = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    for name in whole.keys() - {"extra.poses"}:
+        save_file({other: whole[other] for other in whole if other != name}, path, metadata)
+        with pytest.raises(IncompatibleCheckpoint, match="broken"):
+            load_state(path, model)
+    first = {name: tensor for name, tensor in whole.items() if not name.startswith("state.1.")}
+    save_file(first, path, metadata)
+    with pytest.raises(IncompatibleCheckpoint, match="tensors are missing"):
+        load_state(path, model)
+    for name in metadata:
+        save_file(whole, path, {other: metadata[other] for other in metadata if other != name})
+        with pytest.raises(IncompatibleCheckpoint):
+            load_state(path, model)
+    for record in ("{", "[]"):
+        save_file(whole, path, metadata | {"record": record})
+        for read in (read_record, lambda path: load_state(path, model)):
+            with pytest.raises(IncompatibleCheckpoint, match="broken"):
+                read(path)
