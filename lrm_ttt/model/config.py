@@ -67,6 +67,10 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         at_least("tokenizer", 1, patch_size=self.patch_size)
+        if self.evidence is not None and self.patch_size % 2:
+            raise InvalidConfig(
+                f"tokenizer.patch_size must be even with evidence, which enters at half resolution, not {self.patch_size}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
