@@ -94,16 +94,26 @@ def from_pretrained(
 def load_matching(model: SceneModel, source: Path | str) -> list[str]:
     """Copy the parameters of a pretrained folder whose name and shape the model shares, and say what was left over.
 
-    A head does not carry over to another representation. The licence of weights that came from elsewhere does.
+    A head does not carry over to another representation, nor do memories to another mixer: what has the same name there
+    means something else. The licence of weights that came from elsewhere does.
     """
     folder = find_pretrained(source)
-    representation = read_config(folder).representation
+    config = read_config(folder)
+    representation, mixer = config.representation, config.backbone.mixer
     theirs = read_weights(folder / WEIGHTS_FILE)
     ours = model.state_dict()
     notes = []
     if representation != model.config.representation:
         theirs = {name: tensor for name, tensor in theirs.items() if not name.startswith("head.")}
         notes.append(f"the head is not that of '{representation}', and begins anew")
+    if mixer != model.config.backbone.mixer:
+        theirs = {name: tensor for name, tensor in theirs.items() if ".memory." not in name}
+        notes.append(f"the memories are not those of '{mixer}', and begin anew")
+    if config.normalisation != model.config.normalisation:
+        notes.append(
+            f"the weights know scenes in the frame '{config.normalisation}', and are to learn "
+            f"'{model.config.normalisation}'"
+        )
     fitting = {name: tensor for name, tensor in theirs.items() if name in ours and ours[name].shape == tensor.shape}
     if not fitting:
         raise IncompatibleCheckpoint(f"{folder}: no parameter has a name and a shape that this model shares.")

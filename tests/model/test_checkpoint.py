@@ -110,6 +110,29 @@ def test_all_but_the_head_carries_over_to_another_representation(tmp_path: Path)
         assert torch.equal(tensor, source[name])
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("fast_weight", "softmax"), ("softmax", "fast_weight")])
+def test_memories_do_not_carry_over_to_another_mixer(theirs: str, ours: str, tmp_path: Path) -> None:
+    """Projections of both have one name and may have one shape."""
+    configs = [
+        dataclasses.replace(CONFIG, backbone=dataclasses.replace(CONFIG.backbone, mixer=mixer), normalisation=frame)  # type: ignore[arg-type]
+        for mixer, frame in ((theirs, "focus"), (ours, "first_camera"))
+    ]
+    pretrained, model = (build(config) for config in configs)
+    with torch.no_grad():
+        for parameter in pretrained.parameters():
+            parameter.normal_()
+    save_pretrained(pretrained, tmp_path)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    notes = load_matching(model, tmp_path)
+    assert notes[0] == f"the memories are not those of '{theirs}', and begin anew"
+    assert "'focus'" in notes[1] and "'first_camera'" in notes[1]
+    name = "backbone.blocks.0.memory.qkv.weight"
+    assert pretrained.state_dict()[name].shape == before[name].shape
+    for name, tensor in model.state_dict().items():
+        source = before if ".memory." in name else pretrained.state_dict()
+        assert torch.equal(tensor, source[name])
+
+
 @pytest.mark.parametrize("representation", MODELS)
 def test_every_kind_of_model_comes_back(representation: str, tmp_path: Path) -> None:
     triplane = TriplaneConfig(resolution=16, channels=4, hidden=8)
