@@ -37,6 +37,7 @@ RELEASED: dict[Kind, re.Pattern[str]] = {
     "tttLRM": re.compile(r"dl3dv_(full|ar)"),
     "LaCT": re.compile(r"(obj|scene)_res\d+"),
 }
+LACT_FRAMES: dict[str, Normalisation] = {"obj": "none", "scene": "mean_camera"}
 TTTLRM_LICENCE = "Adobe Research License, non-commercial research only"
 LICENCES: dict[Kind, str] = {
     "tttLRM": TTTLRM_LICENCE,
@@ -67,8 +68,9 @@ class Import:
 
     imported: Imported
     origin: Origin
-    # How the schedule was decided.
-    reason: str
+    # How the schedule and the frame were decided.
+    schedule_reason: str
+    normalisation_reason: str
     # What was left out of the checkpoint, in words.
     left_out: tuple[str, ...]
 
@@ -79,20 +81,28 @@ class Import:
 
 
 def import_weights(
-    file: Path | str, out: Path | str, *, schedule: Schedule | None = None, overwrite: bool = False
+    file: Path | str,
+    out: Path | str,
+    *,
+    schedule: Schedule | None = None,
+    normalisation: Normalisation | None = None,
+    overwrite: bool = False,
 ) -> Import:
     """Write the model of a published checkpoint to the folder `out`, which appears at once, or not at all.
 
-    `schedule` takes precedence over the name of the file. Raises `IncompatibleCheckpoint` for a file that is not, or
+    `schedule` and `normalisation` take precedence over the name of the file. The further factor of 1.35 that MODEL.md
+    tells of for the poses of the LVSM family, LaCT's scenes among them, is not applied: no released file was at hand to
+    check it. Raises `IncompatibleCheckpoint` for a file that is not, or
     not only, the weights of tttLRM or LaCT, and `OutputExists` as `reconstruct` does.
     """
     file = Path(file).expanduser()
     check_replaceable(Path(out).expanduser().resolve(), overwrite, FOLDER_NAMES)
     published, beside = select(read(file), file)
     kind = recognise(published)
-    chosen, reason = choose_schedule(file, kind, schedule)
+    chosen, schedule_reason = choose_schedule(file, kind, schedule)
+    frame, normalisation_reason = choose_normalisation(file, kind, normalisation)
     try:
-        imported = convert(published, chosen, choose_normalisation(file, kind))
+        imported = convert(published, chosen, frame)
     except IncompatibleCheckpoint as error:
         raise IncompatibleCheckpoint(f"{file}: {str(error).rstrip('.')}.") from error
     with file.open("rb") as stream:
@@ -101,7 +111,7 @@ def import_weights(
     with output_folder(out, overwrite=overwrite, names=FOLDER_NAMES) as folder:
         write_folder(folder, imported.config, imported.weights, origin)
     networks = (f"{name} ({count} entries of a loss network)" for name, count in imported.left_out.items())
-    return Import(imported, origin, reason, (*networks, *beside))
+    return Import(imported, origin, schedule_reason, normalisation_reason, (*networks, *beside))
 
 
 def read(file: Path) -> Any:
@@ -183,9 +193,24 @@ def choose_schedule(file: Path, kind: Kind | None, schedule: Schedule | None) ->
     return SCHEDULE_WORDS[word], f"by _{word} in the name"
 
 
-def choose_normalisation(file: Path, kind: Kind | None) -> Normalisation:
-    """Return the frame that the model expects: the mean camera's, but none for LaCT's objects, which lie in -1..1."""
-    return "none" if kind == "LaCT" and "scene" not in file.stem.lower() else "mean_camera"
+def choose_normalisation(
+    file: Path, kind: Kind | None, normalisation: Normalisation | None
+) -> tuple[Normalisation, str]:
+    """Return the frame that the model expects, and what decided it; raises `IncompatibleCheckpoint` as above.
+
+    All of tttLRM expect the mean camera's; so do LaCT's scenes, but its objects lie in -1..1 as they are.
+    """
+    if normalisation is not None:
+        return normalisation, "as --normalisation says"
+    if kind != "LaCT":
+        return "mean_camera", "the only one of tttLRM"
+    released = RELEASED[kind].search(file.stem.lower())
+    if released is None:
+        raise IncompatibleCheckpoint(
+            f"{file}: neither weights nor name tell the frame of the scenes (obj_res in the name: none, scene_res: "
+            "mean_camera). Pass --normalisation."
+        )
+    return LACT_FRAMES[released[1]], f"by {released[1]}_res in the name"
 
 
 def choose_licence(file: Path, kind: Kind) -> str:

@@ -73,7 +73,7 @@ def test_names_and_flags_decide_what_shapes_cannot(
     rows = said([name, "-o", "out", *flags], capsys)
     assert rows["schedule"].split()[0] == schedule
     assert licence in rows["licence"]
-    assert rows["frame"] == "mean_camera"
+    assert rows["frame"].split()[0] == "mean_camera"
 
 
 @pytest.mark.parametrize(("name", "frame"), [("obj_res256.pt", "none"), ("scene_res536x960.pt", "mean_camera")])
@@ -83,8 +83,19 @@ def test_lact_has_one_schedule(name: str, frame: str, capsys: pytest.CaptureFixt
     rows = said([name, "-o", "out"], capsys)
     assert rows["kind"] == "LaCT, predicts images"
     assert rows["schedule"].startswith("single ")
-    assert rows["frame"] == frame
+    assert rows["frame"].split()[0] == frame
     assert rows["licence"].startswith("MIT for the program; for its weights none")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_frame_that_nothing_tells_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(make_published("LaCT"), "scenery.pt")
+    assert "--normalisation" in refused(["import-weights", "scenery.pt", "-o", "out"], capsys)
+    assert not Path("out").exists()
+    for frame in ("mean_camera", "focus", "first_camera", "none"):
+        rows = said(["scenery.pt", "-o", "out", "--normalisation", frame, "--overwrite"], capsys)
+        assert rows["frame"] == f"{frame} (as --normalisation says)"
+        assert SceneModel.from_pretrained("out").config.normalisation == frame
 
 
 @pytest.mark.parametrize("key", ["model", "state_dict", "weights"])

@@ -112,7 +112,8 @@ def _load(fixture: Fixture, folder: Path) -> SceneModel:
     header = fixture.header
     checkpoint = folder / f"{fixture.name}.pt"
     torch.save({"model": fixture.part("weight")}, checkpoint)
-    import_weights(checkpoint, folder / "model", schedule=SCHEDULES[header.get("scan", "full")])
+    # The cameras of the fixtures are used as they are.
+    import_weights(checkpoint, folder / "model", schedule=SCHEDULES[header.get("scan", "full")], normalisation="none")
     imported = SceneModel.from_pretrained(folder / "model")
     config = imported.config
     memory = dataclasses.replace(
