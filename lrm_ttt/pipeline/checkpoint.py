@@ -21,8 +21,8 @@ EMBEDDED = "embedded"
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
-def locate(checkpoint: str | None) -> Path:
-    """Return the folder of a checkpoint; None is the embedded one.
+def locate(checkpoint: str | None, embedded: str = "") -> Path:
+    """Return the folder of a checkpoint; None is the one that comes with the package, in the folder `embedded` there.
 
     Raises `IncompatibleCheckpoint` where there is none.
     """
@@ -30,13 +30,12 @@ def locate(checkpoint: str | None) -> Path:
         return find_pretrained(Path(checkpoint).expanduser() if checkpoint.startswith("~") else checkpoint)
     weights = importlib.resources.files("lrm_ttt.weights")
     assert isinstance(weights, Path), "lrm-ttt is installed as files"
-    folders = [weights, *sorted(path for path in weights.iterdir() if path.is_dir())]
-    for folder in folders:
-        if (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file():
-            return folder
+    folder = weights / embedded
+    if (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file():
+        return folder
     raise IncompatibleCheckpoint(
-        f"This installation has no embedded model ({weights} holds no {WEIGHTS_FILE}). "
-        "Pass --checkpoint, or install lrm-ttt again."
+        f"This installation lacks an embedded model ({folder} has no {WEIGHTS_FILE} with its {CONFIG_FILE}). Pass "
+        "--checkpoint, or install lrm-ttt again."
     )
 
 
