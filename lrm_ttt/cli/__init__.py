@@ -19,7 +19,7 @@ from lrm_ttt.errors import LrmTttError
 COMMANDS = {
     "reconstruct": "posed images to Gaussian splats, with a report",
     "stream": "posed images as they come to Gaussian splats, step after step",
-    "render": "a .ply of Gaussians to images and a video",
+    "render": "a saved scene (.ply, triplanes or state) to images or a video",
     "train": "train or resume a model from a YAML file",
     "import-weights": "a published checkpoint to a model folder",
     "doctor": "what this installation has, and what it lacks",

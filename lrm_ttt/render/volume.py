@@ -48,7 +48,7 @@ def render_volume(
     Each ray takes `num_stratified` samples over its way through the cube, and `num_importance` more where these found
     something. With a generator samples lie at random in their strata, without one in the middle. `rays_per_chunk`
     bounds memory: beyond it chunks are rendered one after the other, and again in the backward pass, with the same
-    result.
+    result (with a generator: if it is one of the CPU).
     """
     assert field.shape == cameras.shape[:1], "one field for each row of cameras"
     origins, directions = (rays.flatten(1, 3) for rays in cameras.rays())
@@ -75,9 +75,10 @@ def render_volume(
 
 
 def _noise(like: Float[Tensor, "b n 3"], num_samples: int, generator: torch.Generator | None) -> Tensor:
-    """Return where in their strata the samples lie, 0..1; drawn ray by ray, so that chunks change nothing.
+    """Return where in their strata the samples lie, 0..1.
 
-    They are drawn on the generator's device: a seed gives the same samples wherever they are rendered.
+    They are drawn on the generator's device, ray by ray: from one on the CPU a seed gives the same samples wherever and
+    in whatever chunks they are rendered. One on a GPU draws others for other chunks.
     """
     batch, num_rays, _ = like.shape
     shape = (num_rays, batch, num_samples)
