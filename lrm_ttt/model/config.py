@@ -69,7 +69,7 @@ class TokenizerConfig:
         at_least("tokenizer", 1, patch_size=self.patch_size)
         if self.evidence is not None and self.patch_size % 2:
             raise InvalidConfig(
-                f"tokenizer.patch_size must be even with evidence, which enters at half resolution, not {self.patch_size}."
+                f"tokenizer.patch_size is {self.patch_size}: evidence enters at half resolution and needs an even one."
             )
 
 
