@@ -62,8 +62,8 @@ def load_state(path: Path | str, model: SceneModel) -> SavedState:
             record=record,
             extra=read_part(file, EXTRA, device),
         )
-        if saved.state.tensors().keys() != model.start(1).tensors().keys():
-            raise ValueError("tensors are missing")
+        if len(saved.state.memories) != model.config.backbone.num_blocks:
+            raise ValueError("layers are missing")
     return saved
 
 

@@ -107,7 +107,7 @@ def test_a_file_without_any_of_its_parts_is_refused(views: Views, tmp_path: Path
             load_state(path, model)
     first = {name: tensor for name, tensor in whole.items() if not name.startswith("state.1.")}
     save_file(first, path, metadata)
-    with pytest.raises(IncompatibleCheckpoint, match="tensors are missing"):
+    with pytest.raises(IncompatibleCheckpoint, match="layers are missing"):
         load_state(path, model)
     for name in metadata:
         save_file(whole, path, {other: metadata[other] for other in metadata if other != name})
