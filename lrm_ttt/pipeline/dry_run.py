@@ -62,10 +62,13 @@ def estimate(job: Job) -> Estimate:
     decoded = sum(s.height * s.width for s in job.plan.source.image_sizes) / len(job.plan.source.image_sizes)
     one_drawing = pixels * DRAW_GAUSSIAN_S + image_pixels * DRAW_PIXEL_S
     flops = job.num_tokens * backbone_flops(job.model, (size.height // patch) * (size.width // patch))
-    flops += pixels * head_flops(job.model)
+    # In slices the head looks at every view twice, and the evidence is gathered for each look.
+    looks, sweeps = (1, 1) if job.slices.views is None else (2, 3)
+    flops += looks * pixels * head_flops(job.model)
     seconds = {
         "read": (job.num_inputs + num_held_out) * decoded * DECODE_S,
-        "model": flops / (MODEL_EFFICIENCY * multiplication_speed(job)) + pixels * sweep_samples(job.model) * SWEEP_S,
+        "model": flops / (MODEL_EFFICIENCY * multiplication_speed(job))
+        + sweeps * pixels * sweep_samples(job.model) * SWEEP_S,
         "refine": job.config.refine * REFINE_DRAWS * one_drawing,
         "check and video": (job.num_inputs + 2 * num_held_out + VIDEO_FRAMES) * one_drawing,
         "the rest": FIXED_S,

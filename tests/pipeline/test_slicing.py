@@ -10,7 +10,7 @@ from lrm_ttt.layers.config import MemoryConfig
 from lrm_ttt.model.config import BackboneConfig, EvidenceConfig, ModelConfig, TokenizerConfig
 from lrm_ttt.pipeline import slicing
 from lrm_ttt.pipeline.config import ReconstructConfig, parse_memory
-from lrm_ttt.pipeline.slicing import Workload, plan_slices
+from lrm_ttt.pipeline.slicing import MARGIN, SHARE_OF_FREE_MEMORY, Workload, plan_slices
 
 CPU = torch.device("cpu")
 
@@ -38,23 +38,25 @@ def test_a_budget_gives_the_largest_slices_that_fit() -> None:
     work = workload()
     for views in (12, 20, 40):
         peak = work.peak_mb(views)
-        plan = plan_slices(work, peak * 1e6 + 1, CPU)
+        plan = plan_slices(work, MARGIN * peak * 1e6 + 1, CPU)
         assert (plan.views, plan.peak_mb) == (views, peak) and plan.note is None
-    assert plan_slices(work, work.peak_mb(None) * 1e6 + 1, CPU).views is None
+    assert plan_slices(work, MARGIN * work.peak_mb(None) * 1e6 + 1, CPU).views is None
 
 
 def test_a_budget_below_one_view_is_an_error_that_names_what_works() -> None:
     work = workload()
     least = work.peak_mb(1)
-    with pytest.raises(InvalidConfig, match=f"{least / 1000:.2f} GB even one view at a time"):
-        plan_slices(work, least * 1e6 - 1e6, CPU)
+    with pytest.raises(InvalidConfig, match=f"{MARGIN * least / 1000:.2f} GB even one view at a time"):
+        plan_slices(work, MARGIN * least * 1e6 - 1e6, CPU)
 
 
 def test_without_a_budget_what_is_free_decides_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     work = workload()
     monkeypatch.setattr(slicing, "available_memory_mb", lambda device: 1e6)
     assert plan_slices(work, None, CPU) == slicing.SlicePlan(None, work.peak_mb(None))
-    monkeypatch.setattr(slicing, "available_memory_mb", lambda device: work.peak_mb(12) / 0.85 + 1)
+    monkeypatch.setattr(
+        slicing, "available_memory_mb", lambda device: MARGIN * work.peak_mb(12) / SHARE_OF_FREE_MEMORY + 1
+    )
     plan = plan_slices(work, None, CPU)
     assert plan.views == 12 and plan.note is not None and "12 views at a time" in plan.note
     # Too little even for one view: it is tried, and said.
