@@ -1,4 +1,4 @@
-"""Views one after the other, and after each step the Gaussians so far, at a cost that does not grow."""
+"""Views one after the other, and after each step the Gaussians so far; what a step computes does not grow."""
 
 import dataclasses
 from collections.abc import Callable
@@ -28,9 +28,9 @@ class Stream:
     """What a stream has come to; never mutated, a step returns the next one.
 
     The frame is fixed from the start (`world_to_scene`). `re-predict` predicts the Gaussians of at most `num_virtual`
-    of the views seen. `poses` are the camera-to-world matrices of all of them in the scene's frame, on the CPU: 64
-    bytes a view are kept, and no image. `merged` are the Gaussians that `merge` has gathered, in the scene's frame.
-    `masked` says whether views have masks, as the first ones decided.
+    of the views seen. `poses` are the camera-to-world matrices of all of them in the scene's frame and `intrinsics`
+    theirs, on the CPU: 80 bytes a view are kept, and no image. `merged` are the Gaussians that `merge` has gathered, in
+    the scene's frame. `masked` says whether views have masks, as the first ones decided.
     """
 
     model: Reconstructor
@@ -40,6 +40,7 @@ class Stream:
     world_to_scene: Similarity
     state: SceneState
     poses: Float[Tensor, "v 4 4"]
+    intrinsics: Float[Tensor, "v 4"]
     masked: bool | None = None
     merged: tuple[Gaussians, ...] = ()
 
@@ -83,6 +84,7 @@ def start_stream(
         world_to_scene=world_to_scene.to(device).map(torch.Tensor.contiguous),
         state=state,
         poses=torch.empty(0, 4, 4),
+        intrinsics=torch.empty(0, 4),
     )
 
 
@@ -100,8 +102,9 @@ def push(stream: Stream, views: Views, recall: Recall) -> tuple[Stream, Reconstr
     """Show the views `[v]`, in the frame of the cameras that began the stream, and return the Gaussians so far.
 
     `recall` gives views again by their positions in the order in which they came, as `re-predict` needs it; `merge`
-    never calls it. Both cost the same in every step: `v` views are written, and at most `num_virtual` (merge: `v`) are
-    queried. For equality with one causal pass `v` is a multiple of the model's `views_per_update`.
+    never calls it. What is computed is the same in every step: `v` views are written, and at most `num_virtual` (merge:
+    `v`) are queried. What `merge` returns grows with every step, and so does saving or drawing it. For equality with
+    one causal pass `v` is a multiple of the model's `views_per_update`.
     """
     return query(update(stream, views), views, recall)
 
@@ -115,15 +118,20 @@ def update(stream: Stream, views: Views) -> Stream:
         state=stream.model.update(stream.state, scene[None]),
         masked=scene.masks is not None,
         poses=torch.cat([stream.poses, scene.cameras.cam_to_world.cpu()]),
+        intrinsics=torch.cat([stream.intrinsics, scene.cameras.intrinsics.cpu()]),
     )
 
 
 @torch.inference_mode()
 def query(stream: Stream, views: Views, recall: Recall) -> tuple[Stream, Reconstruction]:
-    """Return the Gaussians so far: of the virtual views, or (merge) of the new `views` after those of earlier steps."""
+    """Return the Gaussians so far: of the virtual views, or (merge) of the new `views` after those of earlier steps.
+
+    How large an object is, the cameras of all views seen say, whichever of them are queried.
+    """
     merges = stream.strategy == "merge"
     queries = stream.in_scene(views if merges else recall(stream.virtual))
-    predicted = stream.model.query(stream.state, queries[None])[0]
+    seen = Cameras(stream.poses, stream.intrinsics, queries.image_size).to(queries.images.device)
+    predicted = stream.model.query(stream.state, queries[None], seen[None])[0]
     gaussians = prune(predicted, 1.0)
     if merges:
         stream = dataclasses.replace(stream, merged=(*stream.merged, gaussians))

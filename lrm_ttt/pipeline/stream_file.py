@@ -22,7 +22,8 @@ def save_stream(path: Path | str, stream: Stream, record: Mapping[str, Any]) -> 
     Its size is that of the state; `merge` adds all its Gaussians.
     """
     gathered = vars(cat(stream.merged)) if stream.merged else {}
-    extra = {"poses": stream.poses} | {MERGED + name: tensor for name, tensor in gathered.items()}
+    cameras = {"poses": stream.poses, "intrinsics": stream.intrinsics}
+    extra = cameras | {MERGED + name: tensor for name, tensor in gathered.items()}
     described = {"strategy": stream.strategy, "num_virtual": stream.num_virtual, "masked": stream.masked}
     plain = {"stream": described, "record": dict(record)}
     save_state(path, SavedState(stream.state, stream.world_to_scene, stream.fingerprint, plain, extra))
@@ -46,6 +47,7 @@ def load_stream(path: Path | str, model: Reconstructor) -> Stream:
         world_to_scene=saved.world_to_scene,
         state=saved.state,
         poses=extra["poses"].cpu(),
+        intrinsics=extra["intrinsics"].cpu(),
         masked=described["masked"],
         merged=(Gaussians(**merged),) if merged else (),
     )

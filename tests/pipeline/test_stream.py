@@ -69,7 +69,8 @@ def equal(first: Stream, second: Stream) -> bool:
     """Return whether two streams are the same to the last bit."""
     tensors, others = first.state.tensors(), second.state.tensors()
     assert tensors.keys() == others.keys()
-    return all(torch.equal(tensors[name], others[name]) for name in tensors) and torch.equal(first.poses, second.poses)
+    kept = [(first.poses, second.poses), (first.intrinsics, second.intrinsics)]
+    return all(torch.equal(*pair) for pair in [*((tensors[name], others[name]) for name in tensors), *kept])
 
 
 def same(first: Reconstruction, second: Reconstruction) -> bool:
@@ -94,6 +95,32 @@ def test_chunk_by_chunk_equals_one_causal_pass(views: Views, elastic: float) -> 
     assert torch.allclose(alone.world_to_scene.translation, stream.world_to_scene.translation)
     # The frames round differently: 1e-5 was measured, in units of the scene.
     assert (alone.gaussians.means - made.gaussians.means).abs().mean() < 1e-4
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_virtual_views_of_an_object_have_the_range_of_all_inputs(masked: bool) -> None:
+    """Few views are queried, and their cameras see less or more than others: all say how large an object is."""
+    views, model = make_views(NUM_VIEWS), make_causal_model()
+    assert views.masks is not None
+    cameras = views.cameras
+    scales = torch.linspace(0.6, 1.0, NUM_VIEWS)[:, None] * torch.tensor([1.0, 1.0, 0.0, 0.0])
+    intrinsics = cameras.intrinsics * (scales + torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    views = dataclasses.replace(
+        views, masks=views.masks if masked else None, cameras=dataclasses.replace(cameras, intrinsics=intrinsics)
+    )
+    stream, made = pushed(start_stream(model, views.cameras, num_virtual=3), views)
+    scene = normalise(views, stream.world_to_scene)[None]
+    virtual = scene[:, list(stream.virtual)]
+    with torch.inference_mode():
+        state = model.update(model.start(1), scene)
+        expected = prune(model.query(state, virtual, inputs=scene.cameras)[0], 1.0)
+        otherwise = model.query(state, virtual)[0]
+        among_all = model.query(state, virtual, inputs=scene.cameras)[0]
+    assert len(stream.virtual) == 3
+    assert difference(stream.state.tensors(), state.tensors()) < 1e-5
+    assert difference(vars(made.gaussians), vars(expected)) < 1e-5
+    # Without masks the range is each camera's own.
+    assert (difference(vars(otherwise), vars(among_all)) > 1e-2) == masked
 
 
 def test_what_is_streamed_matters(views: Views) -> None:
@@ -141,7 +168,8 @@ def test_merging_appends_and_leaves_what_is_there(views: Views) -> None:
         new = views[first : first + 2]
         stream, made = push(stream, new, recall=_never)
         with torch.inference_mode():
-            alone = prune(stream.model.query(stream.state, stream.in_scene(new)[None])[0], 1.0)
+            seen = stream.in_scene(views[: first + 2]).cameras
+            alone = prune(stream.model.query(stream.state, stream.in_scene(new)[None], seen[None])[0], 1.0)
         count = 0 if earlier is None else earlier.num_gaussians
         assert made.gaussians.num_gaussians == count + alone.num_gaussians
         for name, tensor in vars(made.gaussians).items():
@@ -305,7 +333,7 @@ def test_the_work_of_a_step_does_not_grow(place: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(stream_run, "load_views", count("decode", decode, lambda source, indices, *_: len(indices)))
     monkeypatch.setattr(Reconstructor, "update", count("update", write, lambda model, state, views: views.shape[1]))
-    monkeypatch.setattr(Reconstructor, "query", count("query", ask, lambda model, state, views: views.shape[1]))
+    monkeypatch.setattr(Reconstructor, "query", count("query", ask, lambda model, state, views, *_: views.shape[1]))
     monkeypatch.setattr(stream_run, "draw", count("draw", draw, lambda gaussians, cameras, *_: cameras.shape[0]))
     monkeypatch.setattr(stream_run, "MOST_SCORED", 1)
     per_step = {}
