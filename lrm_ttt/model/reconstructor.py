@@ -59,8 +59,9 @@ class Reconstructor(SceneModel):
     def forward(self, inputs: Views, virtual: Sequence[int] | None = None) -> Gaussians:
         """Reconstruct from `inputs`, with all of them as virtual views, or those at the positions `virtual`.
 
-        Matching evidence is gathered among all inputs, whichever of them are virtual views. With the schedules `single` and `chunked` the features that the inputs read are those that the virtual views
-        would read, so the second pass is not computed (MODEL.md, A fact worth 1.67x).
+        Matching evidence is gathered among all inputs, whichever of them are virtual views. With the schedules `single`
+        and `chunked` the features that the inputs read are those that the virtual views would read, so the second pass
+        is not computed (MODEL.md, A fact worth 1.67x).
         """
         if virtual is not None and (not virtual or not all(0 <= index < inputs.shape[1] for index in virtual)):
             raise InvalidConfig(

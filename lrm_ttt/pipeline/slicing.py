@@ -147,8 +147,8 @@ def plan_slices(work: Workload, budget: float | None, device: torch.device) -> S
     if least > limit and budget is not None:
         raise InvalidConfig(
             f"--memory-budget {budget / 1e9:.2f}GB: {work.num_views} views of {work.pixels:,} pixels take up to "
-            f"{MARGIN * least / 1000:.2f} GB even one view at a time. Give that much, or take fewer --views or a smaller "
-            "--image-size."
+            f"{MARGIN * least / 1000:.2f} GB even one view at a time. Give that much, or take fewer --views or a "
+            "smaller --image-size."
         )
     views = max((n for n in range(1, work.num_views) if work.peak_mb(n) <= limit), default=1)
     plan = SlicePlan(views, work.peak_mb(views))

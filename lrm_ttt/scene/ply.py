@@ -30,8 +30,8 @@ def write_ply(path: Path | str, gaussians: Gaussians, similarity: Similarity | N
     """Write one scene as a binary .ply that every viewer of splats reads; the file appears at once or not at all.
 
     Positions and scales are written in the frame and units they are in, or in that to which `similarity` leads: undo
-    the normalisation. Columns are `x y z nx ny nz f_dc_* f_rest_* opacity scale_* rot_*`, all float32, with 0, 9, 24 or 45 columns `f_rest` for degree 0,
-    1, 2, 3, channel by channel.
+    the normalisation. Columns are `x y z nx ny nz f_dc_* f_rest_* opacity scale_* rot_*`, all float32, with 0, 9, 24
+    or 45 columns `f_rest` for degree 0, 1, 2, 3, channel by channel.
     """
     assert not gaussians.shape, "write_ply takes one scene: index the batch first"
     path = Path(path)
