@@ -1,7 +1,10 @@
-"""Reconstruct a scene while it is being captured: after every few views the Gaussians so far, at constant cost.
+"""Reconstruct a scene while it is being captured: after every few views the Gaussians so far.
 
-SOURCE is a capture as `lrm-ttt reconstruct` reads it, complete or still being written: frames that are added at the
-end of its transforms.json are taken in their order, as soon as their images are whole; --timeout says how long to wait.
+SOURCE is a capture as `lrm-ttt reconstruct` reads it (but `example` is not streamed), complete or still being written:
+frames that are added at the end of its transforms.json are taken in their order, as soon as their images are whole;
+--timeout says how long to wait.
+
+Update and query cost the same in every step. What --strategy merge writes and draws grows with all its Gaussians.
 """
 
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ class Arguments(StreamConfig):
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
+    virtual: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     elastic: Annotated[float | None, tyro.conf.arg(metavar="STRENGTH")] = None
     max_views: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     timeout: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 0.0

@@ -13,7 +13,7 @@ from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.model.state import SceneState
 from lrm_ttt.pipeline.reconstruct import Reconstruction, normalise, prune
 from lrm_ttt.pipeline.state_file import fingerprint
-from lrm_ttt.pipeline.stream_config import Strategy
+from lrm_ttt.pipeline.stream_config import DEFAULT_VIRTUAL, Strategy
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.manipulable import cat
@@ -62,13 +62,15 @@ class Stream:
 
 
 def start_stream(
-    model: Reconstructor, cameras: Cameras, *, strategy: Strategy = "re-predict", num_virtual: int = 16
+    model: Reconstructor, cameras: Cameras, *, strategy: Strategy = "re-predict", num_virtual: int | None = None
 ) -> Stream:
     """Begin a stream whose frame the `cameras` `[n]` fix: those of input views that are known by now, in any frame.
 
+    `num_virtual` is for `re-predict` alone (None: DEFAULT_VIRTUAL).
     Raises `InvalidConfig` for a model that cannot go on from a state.
     """
     check_schedule(model.config.backbone.schedule)
+    num_virtual = DEFAULT_VIRTUAL if num_virtual is None else num_virtual
     assert num_virtual >= 1
     assert cameras.shape[0] >= 2, "one camera defines no scale"
     device = next(model.parameters()).device

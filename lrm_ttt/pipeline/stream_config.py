@@ -9,6 +9,7 @@ from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.pipeline.config import Backend, Color, Precision, Schedule, check_color
 
 Strategy = Literal["re-predict", "merge"]
+DEFAULT_VIRTUAL = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,15 +17,17 @@ class StreamConfig:
     """Which capture to follow, in which steps, with which model, and where the result goes."""
 
     source: str
-    """A capture, its folder or the file in it that describes it, complete or still being written."""
+    """A capture, its folder or the file in it that describes it, complete or still being written; not `example`."""
     out: Path
     """Folder for scene.ply, state.safetensors, metrics.json and report.html, all replaced after every step."""
     views_per_step: int = 4
-    """Views that are written to the memory at once, in the order of the file; the last step may have fewer."""
+    """Views that are written to the memory at once, in the order of the file; the last step may have fewer, and
+    --resume takes them again, with those that came since."""
     strategy: Strategy = "re-predict"
-    """Predict the Gaussians of the virtual views anew after every step, or those of the new views alone (merge)."""
-    virtual: int = 16
-    """At most so many of the views seen, far from each other, are virtual views (re-predict)."""
+    """Predict the Gaussians of the virtual views anew after every step, or those of the new views alone (merge).
+    Update and query cost the same in every step; what merge writes and draws grows."""
+    virtual: int | None = None
+    """At most so many of the views seen, far from each other, are virtual views (re-predict alone). Default: 16."""
     elastic: float | None = None
     """Strength of the elastic update, which draws little-used memory back; 0: off. Default: the checkpoint's."""
     hold_out: int = 8
@@ -56,8 +59,13 @@ class StreamConfig:
         if not str(self.source):
             raise InvalidConfig("SOURCE is empty: give the folder of a capture.")
         for flag, value in (("views-per-step", self.views_per_step), ("virtual", self.virtual)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise InvalidConfig(f"--{flag} {value}: at least one.")
+        if self.strategy == "merge" and self.virtual is not None:
+            raise InvalidConfig(
+                f"--virtual {self.virtual}: merge queries the new views of each step and no others. Leave it out, or "
+                "pass --strategy re-predict."
+            )
         if self.max_views is not None and self.max_views < 2:
             raise InvalidConfig(f"--max-views {self.max_views}: one view shows no depth. Give at least two.")
         if self.elastic is not None and not 0 <= self.elastic < 1:
@@ -75,3 +83,8 @@ class StreamConfig:
         if self.resume and self.overwrite:
             raise InvalidConfig("--resume goes on from OUT and --overwrite replaces it. Pass one of them.")
         check_color(self.background)
+
+    @property
+    def num_virtual(self) -> int | None:
+        """At most so many virtual views; None for `merge`, which has none."""
+        return None if self.strategy == "merge" else self.virtual or DEFAULT_VIRTUAL

@@ -19,11 +19,15 @@ class Passed:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """The views `new` that come next, the capture as it is listed by then, and what is passed with this step."""
+    """The views `new` that come next, the capture as it is listed by then, and what is passed with this step.
+
+    The last step may have fewer views than asked for (not `is_full`).
+    """
 
     capture: DescribedCapture
     new: tuple[int, ...]
     passed: Passed
+    is_full: bool
 
 
 def steps(config: StreamConfig, passed: Passed) -> Iterator[Step]:
@@ -45,12 +49,13 @@ def steps(config: StreamConfig, passed: Passed) -> Iterator[Step]:
         full = room is not None and len(shown) + len(new) - len(passed.shown) == room
         if len(new) == config.views_per_step or full:
             shown += new
-            yield Step(capture, tuple(new), Passed(tuple(shown), tuple(held_out), tuple(names)))
+            passed_now = Passed(tuple(shown), tuple(held_out), tuple(names))
+            yield Step(capture, tuple(new), passed_now, len(new) == config.views_per_step)
             new = []
         if full:
             return
     if new and capture is not None:
-        yield Step(capture, tuple(new), Passed((*shown, *new), tuple(held_out), tuple(names)))
+        yield Step(capture, tuple(new), Passed((*shown, *new), tuple(held_out), tuple(names)), is_full=False)
 
 
 def is_held_out(index: int, hold_out: int) -> bool:

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from lrm_ttt.config_io import to_mapping
-from lrm_ttt.errors import IncompatibleCheckpoint, InvalidConfig
+from lrm_ttt.errors import IncompatibleCheckpoint, InvalidConfig, UnreadableScene
 from lrm_ttt.layers.fast_weight import FastWeightMemory
 from lrm_ttt.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from lrm_ttt.model.config import ModelConfig
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.pipeline.capture import check_size
 from lrm_ttt.pipeline.checkpoint import choose_backend, choose_device, choose_precision, load, locate, model_config
+from lrm_ttt.pipeline.config import EXAMPLE
 from lrm_ttt.pipeline.stream import check_schedule
 from lrm_ttt.pipeline.stream_config import StreamConfig
 from lrm_ttt.scene.cameras import ImageSize
@@ -50,8 +52,9 @@ class StreamJob:
     def settings(self, image_size: ImageSize) -> dict[str, Any]:
         """Return what must stay the same when a stream is resumed, by the flags' names."""
         backbone = self.model.config.backbone
-        names = ("strategy", "virtual", "views_per_step", "hold_out", "background")
+        names = ("strategy", "views_per_step", "hold_out", "background")
         return {name: to_mapping(getattr(self.config, name)) for name in names} | {
+            "virtual": self.config.num_virtual,
             "elastic": backbone.memory.elastic,
             "schedule": backbone.schedule,
             "precision": self.precision,
@@ -60,11 +63,13 @@ class StreamJob:
 
 
 def prepare_stream(config: StreamConfig) -> StreamJob:
-    """Find device and checkpoint, and load the model."""
+    """Find capture, device and checkpoint, and load the model."""
+    check_source(config)
     device = choose_device(config.device)
     backend, precision = choose_backend(config.backend, device), choose_precision(config.precision, device)
     checkpoint = locate_streaming(config.checkpoint)
     described = model_config(checkpoint, config.schedule)
+    check_gaussians(described)
     check_schedule(described.backbone.schedule)
     if config.image_size is not None:
         check_size(ImageSize(*config.image_size), described.tokenizer.patch_size)
@@ -72,6 +77,29 @@ def prepare_stream(config: StreamConfig) -> StreamJob:
     if config.elastic is not None:
         set_elastic(model, config.elastic)
     return StreamJob(config, checkpoint, model, device, backend, precision)
+
+
+def check_source(config: StreamConfig) -> None:
+    """Raise `UnreadableScene` for a capture that is not there, unless it is waited for."""
+    if config.timeout > 0 or Path(config.source).expanduser().exists():
+        return
+    if config.source == EXAMPLE:
+        raise UnreadableScene(
+            "`example` is not streamed: it is made on the spot, and a stream follows files. Give a capture's folder, "
+            "or `lrm-ttt reconstruct example`."
+        )
+    raise UnreadableScene(
+        f"{config.source}: there is no such folder or file. Check the path, or pass --timeout to wait for it."
+    )
+
+
+def check_gaussians(model: ModelConfig) -> None:
+    """Raise `InvalidConfig` for a model of another representation."""
+    if model.representation != "gaussians":
+        raise InvalidConfig(
+            f"`stream` is about Gaussians, and this checkpoint predicts '{model.representation}'. Reconstruct with it "
+            "from all views at once, or pass --checkpoint with a model that predicts Gaussians."
+        )
 
 
 def locate_streaming(checkpoint: str | None) -> Path:

@@ -46,22 +46,18 @@ class Progress:
 
     stream: Stream
     image_size: ImageSize
-    num_first: int
     name: str
     passed: Passed = dataclasses.field(default_factory=Passed)
     rows: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def first(self) -> tuple[int, ...]:
-        """The views of the first step."""
-        return self.passed.shown[: self.num_first]
 
 
 def run(config: StreamConfig, metrics: Metrics, listener: Listener | None = None, command: str = "") -> dict[str, Any]:
     """Stream a capture into `config.out` and return what metrics.json holds after the last step.
 
     `metrics` is `lrm_ttt.eval.metrics`. After every step all files in the folder are replaced at once, so that whoever
-    interrupts finds those of the last whole step. Raises `LrmTttError` kinds.
+    interrupts finds those of the last whole step. A short last step is shown, but the state that is kept is the one
+    before it: `--resume` takes its views again, and ends where an uninterrupted stream does. Raises
+    `LrmTttError` kinds.
     """
     stages = Stages(choose_device(config.device), listener)
     check_replaceable(Path(config.out).expanduser().resolve(), config.overwrite or config.resume)
@@ -74,21 +70,33 @@ def run(config: StreamConfig, metrics: Metrics, listener: Listener | None = None
     origin, numbers = provenance(command), None
     with out_of_memory_explained():
         for step in steps(config, Passed() if progress is None else progress.passed):
-            progress = progress or begin(job, step, stages.listener)
-            number = len(progress.rows) + 1
+            before = progress or begin(job, step, stages.listener)
+            number = len(before.rows) + 1
             with stages(f"step {number}"):
                 replaces = config.overwrite or config.resume or number > 1
                 with output_folder(job.out, overwrite=replaces) as folder:
-                    progress = advance(job, progress, step, metrics, folder, stages.advance)
+                    progress = advance(job, before, step, metrics, folder, stages.advance)
                     numbers = collect(job, progress) | origin
-                    write(job, progress, numbers, folder)
+                    write(job, progress if step.is_full else before, numbers, folder)
                 stages.describe(describe(progress.rows[-1]))
-    if progress is None:
+    if numbers is None and progress is None:
         raise UnreadableScene(f"{config.source}: there is no view to show. Check the capture, or pass --timeout.")
-    numbers = numbers or collect(job, progress) | origin
+    if numbers is None:
+        numbers = read_record(job.out / STATE_FILE)["numbers"]
+        stages.listener.noticed(
+            f"--resume: nothing was to be done, {config.out} is as it was: {_nothing(config, numbers)}"
+        )
     for note in numbers["notes"]:
         stages.listener.noticed(note)
     return numbers
+
+
+def _nothing(config: StreamConfig, numbers: dict[str, Any]) -> str:
+    """Say why a resumed stream took no step."""
+    shown = numbers["num_input_views"]
+    if config.max_views is not None and config.max_views <= shown:
+        return f"{shown} views have passed, and --max-views is {config.max_views}"
+    return f"{shown} views have passed, and no further one is there. --timeout waits for more"
 
 
 def begin(job: StreamJob, step: Step, listener: Listener) -> Progress:
@@ -109,8 +117,8 @@ def begin(job: StreamJob, step: Step, listener: Listener) -> Progress:
     poses = listed_poses(capture, known).float()
     # The frame depends on poses alone; intrinsics are not looked at.
     cameras = Cameras(poses, torch.ones(len(known), 4), size)
-    stream = start_stream(job.model, cameras, strategy=job.config.strategy, num_virtual=job.config.virtual)
-    return Progress(stream, size, len(step.new), source.name)
+    stream = start_stream(job.model, cameras, strategy=job.config.strategy, num_virtual=job.config.num_virtual)
+    return Progress(stream, size, source.name)
 
 
 def advance(
@@ -162,7 +170,9 @@ def score(
 ) -> dict[str, Any]:
     """Return the mean PSNR of the first views, of the new ones, and of held-out ones among those passed."""
     held_out = [progress.passed.held_out[index] for index in spread(len(progress.passed.held_out), MOST_SCORED)]
-    groups = {"first": progress.first, "new": step.new, "held_out": tuple(held_out)}
+    # A first step is short only where it is the last.
+    first = progress.passed.shown[: job.config.views_per_step]
+    groups = {"first": first, "new": step.new, "held_out": tuple(held_out)}
     indices = tuple(index for group in groups.values() for index in group)
     truths = load(job, progress, step.capture, indices)
     cameras = progress.stream.in_scene(truths).cameras
@@ -189,8 +199,11 @@ def load(job: StreamJob, progress: Progress, capture: DescribedCapture, indices:
     )
 
 
-def resume(job: StreamJob) -> Progress:
-    """Return where the stream in OUT had come to; raises `InvalidConfig` where it was asked for other things."""
+def resume(job: StreamJob) -> Progress | None:
+    """Return where the stream in OUT had come to after its last full step (None: there was none).
+
+    Raises `InvalidConfig` where it was asked for other things.
+    """
     path = job.out / STATE_FILE
     if not path.is_file():
         raise InvalidConfig(f"--resume: {job.out} holds no {STATE_FILE} to go on from. Begin without --resume.")
@@ -206,17 +219,19 @@ def resume(job: StreamJob) -> Progress:
             )
     passed = Passed(**{name: tuple(value) for name, value in record["passed"].items()})
     stream = load_stream(path, job.model)
-    return Progress(stream, size, record["num_first"], record["name"], passed, tuple(record["rows"]))
+    if not passed.shown:
+        return None
+    return Progress(stream, size, record["name"], passed, tuple(record["numbers"]["steps"][: record["num_steps"]]))
 
 
 def write(job: StreamJob, progress: Progress, numbers: dict[str, Any], folder: Path) -> None:
-    """Write everything but scene.ply."""
+    """Write everything but scene.ply: the `numbers`, and how to go on after `progress`."""
     record = {
         "settings": job.settings(progress.image_size),
         "passed": dataclasses.asdict(progress.passed),
-        "num_first": progress.num_first,
         "name": progress.name,
-        "rows": progress.rows,
+        "num_steps": len(progress.rows),
+        "numbers": numbers,
     }
     save_stream(folder / STATE_FILE, progress.stream, record)
     (folder / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")

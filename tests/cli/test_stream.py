@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from lrm_ttt import cli
+from lrm_ttt.model.build import build
 from lrm_ttt.model.checkpoint import save_pretrained
+from lrm_ttt.model.config import ModelConfig
 from lrm_ttt.pipeline import stream_job
 from tests.cli.typed import refused
 from tests.pipeline.make import make_model, write_capture
@@ -35,6 +38,7 @@ def words(place: Path, out: Path, *more: str, checkpoint: str = "model") -> list
     [
         (["--views-per-step", "0"], ["--views-per-step 0"]),
         (["--virtual", "0"], ["--virtual 0"]),
+        (["--strategy", "merge", "--virtual", "3"], ["--virtual 3", "merge", "re-predict"]),
         (["--elastic", "1"], ["--elastic 1", "0.05"]),
         (["--hold-out", "1"], ["--hold-out 1", "0 for none"]),
         (["--max-views", "1"], ["--max-views 1"]),
@@ -57,6 +61,42 @@ def test_models_that_see_all_views_at_once(place: Path, schedule: str, capsys: p
     message = refused(words(place, place / "results" / "out", checkpoint=schedule), capsys)
     assert f"'{schedule}', which sees all views at once" in message and "--schedule causal" in message
     assert not list((place / "results").iterdir())
+
+
+@pytest.mark.parametrize("representation", ["images", "triplane"])
+def test_models_of_other_representations(
+    place: Path, tmp_path: Path, representation: Literal["images", "triplane"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their schedule is no matter, though it is one that cannot stream."""
+    config = ModelConfig(backbone=make_model().config.backbone, representation=representation, normalisation="focus")
+    save_pretrained(build(config), tmp_path / "model")
+    message = refused(words(place, tmp_path / "out", checkpoint=str(tmp_path / "model")), capsys)
+    assert f"about Gaussians, and this checkpoint predicts '{representation}'" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "said"), [("example", "`example` is not streamed"), ("no/where", "no/where: there")]
+)
+def test_a_source_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stream_job, "load", None)
+    assert said in refused(["stream", source, "-o", "out"], capsys)
+
+
+def test_nothing_to_resume_is_said(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert cli.main(words(place, out)) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    made = capsys.readouterr().out
+    for more, why in ((["--max-views", "4"], "--max-views is 4"), ([], "no further one is there")):
+        assert cli.main(words(place, out, "--resume", *more)) == 0
+        said = capsys.readouterr()
+        assert "nothing was to be done" in said.err and f"6 views have passed, and {why}" in said.err
+        assert said.out == made
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_without_a_model_for_streams(

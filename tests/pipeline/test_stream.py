@@ -281,7 +281,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def configured(place: Path, out: str, **more: Any) -> StreamConfig:
-    values = {"views_per_step": 2, "hold_out": 5, "virtual": 3, "precision": "fp32", "checkpoint": str(place / "model")}
+    values = {"views_per_step": 2, "hold_out": 5, "precision": "fp32", "checkpoint": str(place / "model")}
+    values |= {} if more.get("strategy") == "merge" else {"virtual": 3}
     return StreamConfig(**{"source": str(place / "capture"), "out": place / out, **values, **more})
 
 
@@ -307,8 +308,11 @@ def test_a_run_is_pushes_of_the_decoded_views(place: Path, straight: dict[str, A
     views = load_views(source, shown)
     stream = start_stream(make_causal_model(), views.cameras, num_virtual=3)
     for first in range(0, len(shown), 2):
+        before = stream
         stream, made = push(stream, views[first : first + 2], recall(views))
-    assert equal(stream, stream_of(place / "straight"))
+    # The last step has one view: it is shown, and left to be taken again together with later ones.
+    assert stream.num_views == before.num_views + 1
+    assert equal(before, stream_of(place / "straight"))
     written, expected = read_ply(place / "straight" / "scene.ply"), made.in_capture()
     assert torch.allclose(written.means, expected.means, atol=1e-5)
     assert written.num_gaussians == straight["num_gaussians"]
@@ -361,8 +365,26 @@ def test_a_resumed_run_equals_an_uninterrupted_one(place: Path, strategy: Strate
     first, second = ((place / f"{name}-{kind}" / "scene.ply").read_bytes() for kind in ("whole", "parts"))
     assert first == second
     assert scored(whole) == scored(parts)
-    # There is nothing more to show.
-    assert run(configured(place, f"{name}-parts", **more, resume=True), metrics)["steps"] == parts["steps"]
+    # There is nothing more to show than the short last step.
+    assert scored(run(configured(place, f"{name}-parts", **more, resume=True), metrics)) == scored(parts)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("stops", [(6,), (3, 4, 9)])
+def test_a_short_step_is_taken_again(place: Path, strategy: Strategy, stops: tuple[int, ...]) -> None:
+    """Steps of 4, 4 and 2 views, wherever the stream stopped in between, and be it within the first step."""
+    whole, parts = (f"short-{strategy}-{stops[0]}-{kind}" for kind in ("whole", "parts"))
+    more = {"strategy": strategy, "views_per_step": 4}
+    expected = run(configured(place, whole, **more, max_views=10), metrics)
+    for number, stop in enumerate(stops):
+        shown = run(configured(place, parts, **more, max_views=stop, resume=number > 0), metrics)
+        assert shown["num_input_views"] == stop and stream_of(place / parts).num_views == stop // 4 * 4
+        assert read_ply(place / parts / "scene.ply").num_gaussians == shown["num_gaussians"]
+    numbers = run(configured(place, parts, **more, max_views=10, resume=True), metrics)
+    assert [row["num_new_views"] for row in numbers["steps"]] == [4, 4, 2]
+    assert scored(numbers) == scored(expected)
+    assert equal(stream_of(place / whole), stream_of(place / parts))
+    assert (place / whole / "scene.ply").read_bytes() == (place / parts / "scene.ply").read_bytes()
 
 
 def test_an_interrupted_run_leaves_its_last_whole_step(
