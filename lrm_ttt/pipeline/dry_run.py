@@ -40,18 +40,17 @@ class Estimate:
     def __str__(self) -> str:
         stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
         at_once = "all views" if self.views_at_once is None else f"{self.views_at_once} of the views"
-        return "\n".join(
-            [
-                f"tokens     {self.num_tokens:,} ({self.num_views} views of {self.rows} x {self.columns} patches)",
-                f"Gaussians  {self.most_gaussians:,} at most, one for each input pixel",
-                f"memory     about {self.memory_mb / 1000:.2f} GB, the model working on {at_once} at once",
-                f"seconds    about {sum(self.seconds.values()):.0f} on {self.where} ({stages})",
-            ]
-        )
+        rows = [
+            f"tokens     {self.num_tokens:,} ({self.num_views} views of {self.rows} x {self.columns} patches)",
+            f"Gaussians  {self.most_gaussians:,} at most, one for each pixel of the virtual views",
+            f"memory     about {self.memory_mb / 1000:.2f} GB, the model working on {at_once} at once",
+            f"seconds    about {sum(self.seconds.values()):.0f} on {self.where} ({stages})",
+        ]
+        return "\n".join(row for row in rows if self.most_gaussians or not row.startswith("Gaussians"))
 
 
 def estimate(job: Job) -> Estimate:
-    """Return what `run` would take: memory within 15 %, seconds within a factor of two.
+    """Return what `run` would take: memory within 15 % (for Gaussians), seconds within a factor of two.
 
     Takes a moment to see how fast this machine multiplies.
     """
@@ -59,6 +58,7 @@ def estimate(job: Job) -> Estimate:
     num_held_out = len(job.plan.choice.targets)
     image_pixels = size.height * size.width
     pixels = job.num_inputs * image_pixels
+    virtual_pixels = job.virtual.num_views * job.virtual.image_size.height * job.virtual.image_size.width
     decoded = sum(s.height * s.width for s in job.plan.source.image_sizes) / len(job.plan.source.image_sizes)
     one_drawing = pixels * DRAW_GAUSSIAN_S + image_pixels * DRAW_PIXEL_S
     flops = job.num_tokens * backbone_flops(job.model, (size.height // patch) * (size.width // patch))
@@ -77,7 +77,7 @@ def estimate(job: Job) -> Estimate:
         num_views=job.num_inputs,
         rows=size.height // patch,
         columns=size.width // patch,
-        most_gaussians=pixels,
+        most_gaussians=virtual_pixels if job.model.representation == "gaussians" else 0,
         memory_mb=job.slices.peak_mb,
         views_at_once=job.slices.views,
         seconds={name: value for name, value in seconds.items() if value > 0},

@@ -55,7 +55,7 @@ class Workload:
     def peak_mb(self, views_at_once: int | None) -> float:
         """Return the peak to expect, with the model working on so many views at a time (None: all)."""
         held = float(self.num_views * self.pixels * BYTES_PER_INPUT_PIXEL)
-        predicted = self.num_virtual * self.pixels * self._bytes_per_gaussian
+        predicted = self._num_gaussians * self._bytes_per_gaussian
         kept = self.kept_share * predicted
         stream = max(self.num_views, self.num_virtual) * self.window * self.model.backbone.width
         working = held + stream * BYTES_PER_STREAM_CHANNEL + self.num_virtual * self.pixels * BYTES_PER_DEPTH_PIXEL
@@ -65,11 +65,15 @@ class Workload:
             looked_at = min(self.num_views, views_at_once * (1 + self._others)) * self.pixels
             working += views_at_once * self._bytes_per_view + looked_at * BYTES_PER_PIXEL_LOOKED_AT + kept
         checking = held + self.num_views * self.pixels * BYTES_PER_CHECKED_PIXEL + 2 * kept
-        drawn = kept / self._bytes_per_gaussian
+        drawn = self.kept_share * self._num_gaussians
         checking += min(drawn, MOST_DRAWN) * BYTES_PER_DRAWN_GAUSSIAN
         if self.on_gpu:
             return (max(working, checking) + self._state) / 1e6
         return BASE_MB + self._state / 1e6 + max(WORKING_MB + working / 1e6, CHECKING_MB + checking / 1e6)
+
+    @property
+    def _num_gaussians(self) -> int:
+        return self.num_virtual * self.pixels if self.model.representation == "gaussians" else 0
 
     @property
     def _bytes_per_gaussian(self) -> int:
