@@ -1,7 +1,6 @@
 """One stream before its first view: the model that streams, the machine, and what the user should know."""
 
 import dataclasses
-import importlib.resources
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from lrm_ttt.config_io import to_mapping
 from lrm_ttt.errors import IncompatibleCheckpoint, InvalidConfig, UnreadableScene
 from lrm_ttt.layers.fast_weight import FastWeightMemory
-from lrm_ttt.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from lrm_ttt.model.config import ModelConfig
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.pipeline.capture import check_size
@@ -107,17 +105,15 @@ def locate_streaming(checkpoint: str | None) -> Path:
 
     Raises `IncompatibleCheckpoint` where there is none.
     """
-    if checkpoint is not None:
-        return locate(checkpoint)
-    weights = importlib.resources.files("lrm_ttt.weights")
-    assert isinstance(weights, Path), "lrm-ttt is installed as files"
-    folder = weights / STREAMING
-    if (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file():
-        return folder
-    raise IncompatibleCheckpoint(
-        f"This installation has no embedded model for streams (none in {folder}). Pass --checkpoint FOLDER of a model "
-        f"trained with the schedule 'causal', or try --checkpoint {weights} --schedule causal, as an experiment."
-    )
+    try:
+        return locate(checkpoint, STREAMING)
+    except IncompatibleCheckpoint as error:
+        if checkpoint is not None:
+            raise
+        raise IncompatibleCheckpoint(
+            "This installation has no embedded model for streams. Pass --checkpoint FOLDER of a model trained with the "
+            f"schedule 'causal', or try --checkpoint {locate(None)} --schedule causal, as an experiment."
+        ) from error
 
 
 def set_elastic(model: Reconstructor, strength: float) -> None:
