@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from lrm_ttt.data.config import DataConfig, DatasetConfig, ViewSamplingConfig
 from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.layers.config import at_least
 from lrm_ttt.losses.config import LossConfig
@@ -13,9 +14,10 @@ from lrm_ttt.model.config import ModelConfig
 class StageConfig:
     """Some steps of one image size, batch size and objective. Scenes are drawn as they are needed.
 
-    `batch_size` is per rank and accumulation; `lr` is AdamW's and `muon_lr` Muon's (scaled to AdamW's root mean square
-    update); both rise linearly over the first `warmup_steps` of the stage. `num_input_renders` of the inputs are
-    rendered beside the targets.
+    `batch_size` is per view group and accumulation; `lr` is AdamW's and `muon_lr` Muon's (scaled to AdamW's root mean
+    square update); both rise linearly over the first `warmup_steps` of the stage. `views` says which views of a capture
+    are taken; `num_input_renders` of the inputs are rendered beside the targets. Before rendering the share
+    `keep_fraction` of the Gaussians with the highest opacity is kept, and `keep_random` of the rest.
     """
 
     name: str
@@ -25,8 +27,11 @@ class StageConfig:
     num_inputs: tuple[int, int] = (4, 8)
     num_targets: int = 3
     num_input_renders: int = 0
+    views: ViewSamplingConfig = dataclasses.field(default_factory=ViewSamplingConfig)
+    keep_fraction: float = 1.0
+    keep_random: float = 0.0
+    # Procedural scenes: share of rooms, share of smooth textures, most parts of an object. Easy scenes first.
     room_fraction: float = 0.0
-    # Share of smooth textures and most parts of an object: easy scenes first.
     texture_smoothness: float = 0.6
     max_primitives: int = 32
     lr: float = 1e-3
@@ -41,6 +46,23 @@ class StageConfig:
         check_views(where, self.num_inputs, self.room_fraction)
         if self.lr <= 0 or self.muon_lr <= 0:
             raise InvalidConfig(f"{where}: lr and muon_lr must be positive, not {self.lr} and {self.muon_lr}.")
+        if not 0 < self.keep_fraction <= 1 or not 0 <= self.keep_random <= 1:
+            raise InvalidConfig(f"{where}: keep_fraction must lie in (0, 1], and keep_random in [0, 1].")
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """How ranks work together: `ranks_per_scene` of them form a view group that shares the views of each scene.
+
+    The groups see different scenes. `strategy` `ddp` keeps parameters and optimiser whole on every rank, `fsdp2` shards
+    them, and the gradients, over all ranks.
+    """
+
+    ranks_per_scene: int = 1
+    strategy: Literal["ddp", "fsdp2"] = "ddp"
+
+    def __post_init__(self) -> None:
+        at_least("parallel", 1, ranks_per_scene=self.ranks_per_scene)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +70,7 @@ class OptimiserConfig:
     """Muon for the matrices of the blocks, AdamW for everything else.
 
     The gradient is scaled down to the norm `clip_norm`; above `skip_norm`, or where it is not finite, the step is
-    skipped and counted.
+    skipped and counted, and after `max_skips` in a row the run stops.
     """
 
     betas: tuple[float, float] = (0.9, 0.95)
@@ -57,6 +79,7 @@ class OptimiserConfig:
     muon_momentum: float = 0.95
     clip_norm: float = 1.0
     skip_norm: float = 100.0
+    max_skips: int = 50
 
     def __post_init__(self) -> None:
         if not 0 < self.clip_norm <= self.skip_norm:
@@ -67,13 +90,18 @@ class OptimiserConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ValidationConfig:
-    """A fixed set of scenes that training never sees; the same through all stages, so that numbers can be compared."""
+    """A fixed set of scenes that training never sees; the same through all stages, so that numbers can be compared.
+
+    They are procedural, or the first `num_scenes` of the data set `source`, where every 8th view is held out and the
+    inputs are spread by k-means among the others (the protocol of DL3DV-140).
+    """
 
     num_scenes: int = 8
     image_size: tuple[int, int] = (64, 64)
     num_inputs: int = 6
     num_targets: int = 4
     room_fraction: float = 0.0
+    source: DatasetConfig | None = None
 
     def __post_init__(self) -> None:
         at_least("validation", 1, num_scenes=self.num_scenes, num_targets=self.num_targets)
@@ -86,6 +114,8 @@ class TrainConfig:
 
     stages: tuple[StageConfig, ...]
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
     optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
     validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
     seed: int = 0
@@ -103,12 +133,14 @@ class TrainConfig:
     keep_checkpoints: int = 2
     log_every: int = 10
     validate_every: int = 500
-    tensorboard: bool = True
+    # Besides metrics.jsonl, which is always written.
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise InvalidConfig("stages: at least one stage is needed.")
         at_least("train", 1, accumulation=self.accumulation, log_every=self.log_every)
+        at_least("optimiser", 1, max_skips=self.optimiser.max_skips)
         at_least("train", 1, validate_every=self.validate_every, keep_checkpoints=self.keep_checkpoints)
         if not 0 <= self.decay_fraction <= 1 or not 0 <= self.ema_decay < 1 or self.checkpoint_every_minutes <= 0:
             raise InvalidConfig(

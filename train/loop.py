@@ -51,13 +51,13 @@ class Trainer:
     def __init__(self, config: TrainConfig, folder: Path, options: RunOptions | None = None) -> None:
         self.config = config
         self.options = options or RunOptions()
-        log_with = "tensorboard" if config.tensorboard else None
-        self.accelerator = Accelerator(mixed_precision="no", log_with=log_with, project_dir=str(folder))
+        trackers = list(config.trackers)
+        self.accelerator = Accelerator(mixed_precision="no", log_with=trackers or None, project_dir=str(folder))
         self.device = self.accelerator.device
         self.folder = RunFolder(folder, config, self.options.resume, self.accelerator.is_main_process)
-        if config.tensorboard:
-            self.accelerator.init_trackers("tensorboard")
-        self.reporter = Reporter(folder, self.accelerator, config.total_steps, config.tensorboard)
+        if trackers:
+            self.accelerator.init_trackers("lrm-ttt")
+        self.reporter = Reporter(folder, self.accelerator, config.total_steps, bool(trackers))
         set_seed(config.seed)
         self.model = build(config.model, choose_precision(config.precision, self.device))
         if self.options.init is not None:

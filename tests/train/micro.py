@@ -36,7 +36,7 @@ def micro(first: int = 2, second: int = 2, **changes: Any) -> TrainConfig:
         prefetch=False,
         log_every=1,
         validate_every=100,
-        tensorboard=False,
+        trackers=(),
     )
     return dataclasses.replace(config, **changes)
 
