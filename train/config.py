@@ -114,10 +114,10 @@ class TrainConfig:
 
     stages: tuple[StageConfig, ...]
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
     optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
     validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
     seed: int = 0
     # bf16 where the hardware multiplies it (CUDA, AVX512_BF16, AMX) under `auto`; parameters and optimiser stay fp32.
     precision: Literal["auto", "fp32", "bf16"] = "auto"

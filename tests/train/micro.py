@@ -24,7 +24,9 @@ def micro(first: int = 2, second: int = 2, **changes: Any) -> TrainConfig:
     """Return a run of two stages of `first` and `second` steps; the second has rooms, two scenes and input renders."""
     stages = (
         StageConfig("small", first, 1, (16, 16), (2, 3), 1, lr=1e-3, muon_lr=1e-3, warmup_steps=1, losses=LOSSES),
-        StageConfig("large", second, 2, (16, 24), (2, 3), 1, 1, 0.5, lr=1e-3, muon_lr=1e-3, losses=LOSSES),
+        StageConfig(
+            "large", second, 2, (16, 24), (2, 3), 1, 1, room_fraction=0.5, lr=1e-3, muon_lr=1e-3, losses=LOSSES
+        ),
     )
     config = TrainConfig(
         stages,
