@@ -1,6 +1,5 @@
-"""Train a model from a YAML file, or go on with a run that was stopped."""
+"""Train a model from a YAML file, or a chain of runs one after the other; or go on with what was stopped."""
 
-import dataclasses
 import shlex
 import sys
 from dataclasses import dataclass
@@ -15,13 +14,17 @@ class Arguments:
     """What to train, where to write it, and for how long."""
 
     config: tyro.conf.Positional[Path]
-    """A YAML file such as configs/train/tiny_cpu.yaml."""
+    """A YAML file: a run such as configs/train/tiny_cpu.yaml, or a chain such as configs/train/tiny/chain.yaml."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """The folder of the run: metrics.jsonl, checkpoints/, model/ (what `reconstruct --checkpoint` takes)."""
+    """The folder of the run: metrics.jsonl, checkpoints/, model/ (what `reconstruct --checkpoint` takes). Those of a
+    chain are in folders of it, 1-NAME, 2-NAME, ..."""
     resume: bool = False
-    """Go on from the last checkpoint in the output folder."""
+    """Go on from the last checkpoint in the output folder; runs of a chain that are finished are left out."""
+    data: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Where a data set of the configuration lies, as NAME=PATH; once for each of them."""
     max_hours: float | None = None
-    """End the run in this many hours of training, those before a resume included; the learning rate decays in time."""
+    """End the run in this many hours of training, those before a resume included; the learning rate decays in time.
+    Not for chains."""
     seed: int | None = None
     """Take this seed in place of the configuration's."""
     steps_scale: float = 1.0
@@ -36,27 +39,28 @@ def run(arguments: Arguments) -> None:
     """Train until the schedule ends, the time is up or a signal comes."""
     import logging
 
-    from lrm_ttt.config_io import load_yaml
-    from lrm_ttt.errors import InvalidConfig
     from lrm_ttt.pipeline.memory import keep_freed_memory
-    from lrm_ttt.train.config import TrainConfig
-    from lrm_ttt.train.loop import RunOptions, Trainer
+    from lrm_ttt.train.recipe import Changes, plan_runs, read_paths
+
+    changes = Changes(arguments.seed, arguments.steps_scale, arguments.max_steps, read_paths(arguments.data))
+    runs = plan_runs(arguments.config, arguments.output, changes)
+
+    from accelerate import PartialState
+
+    from lrm_ttt.train.chain import train_in_turn
+    from lrm_ttt.train.loop import RunOptions
 
     keep_freed_memory()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     logging.getLogger("lrm_ttt").setLevel(logging.INFO)
-    config = load_yaml(arguments.config, TrainConfig)
-    scale = arguments.steps_scale
-    if arguments.max_steps is not None:
-        if arguments.max_steps < 1 or scale != 1:
-            raise InvalidConfig("--max-steps must be at least 1, and excludes --steps-scale.")
-        scale = arguments.max_steps / config.total_steps
-    config = config.scaled(scale) if scale != 1 else config
-    if arguments.seed is not None:
-        config = dataclasses.replace(config, seed=arguments.seed)
     command = shlex.join(["lrm-ttt", "train", *sys.argv[2:]])
     options = RunOptions(arguments.resume, arguments.max_hours, arguments.init, command)
-    progress = Trainer(config, arguments.output, options).run()
-    state = "finished" if progress.finished else "stopped (go on with --resume)"
-    print(f"{state} after {progress.step} steps, {progress.scenes} scenes, {progress.seconds / 3600:.2f} hours")
-    print(f"model: {arguments.output / 'model'}  validation: {progress.validation}")
+    finished = True
+    for planned, progress in train_in_turn(runs, options):
+        finished = progress.finished
+        if PartialState().is_main_process:
+            state = "finished" if finished else "stopped (go on with --resume)"
+            print(f"{state} after {progress.step} steps, {progress.scenes} scenes, {progress.seconds / 3600:.2f} hours")
+            print(f"model: {planned.model}  validation: {progress.validation}")
+    if finished and len(runs) > 1 and PartialState().is_main_process:
+        print(f"the chain is finished; its model: {runs[-1].model}")
