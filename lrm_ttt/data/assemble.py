@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lrm_ttt.data.files import find_image, path_inside, read_image_size
+from lrm_ttt.data.files import DepthFile, EncodedImage, find_image, path_inside, read_image_size
 from lrm_ttt.data.lens import Distortion
 from lrm_ttt.data.source import SceneSource
 from lrm_ttt.errors import UnreadableScene
@@ -25,7 +25,8 @@ class DescribedView:
 
     `matrix` is a camera matrix in OpenCV axes, camera-to-world or (`matrix_is_world_to_cam`) its inverse. Focal lengths
     in pixels, or else the full `view_angles` (horizontal, vertical; radians); `size` is what the intrinsics belong to,
-    None: the image file. A `centre` of None is the middle of the image.
+    None: the image file. A `centre` of None is the middle of the image. `depth_name` is the image of its depths, in
+    steps of `depth_unit`.
     """
 
     image_name: str
@@ -36,6 +37,8 @@ class DescribedView:
     centre: tuple[float | None, float | None] = (None, None)
     size: ImageSize | None = None
     distortion: Distortion | None = None
+    depth_name: str | None = None
+    depth_unit: float = 0.001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,8 @@ def assemble(capture: DescribedCapture, *, allow_missing: bool, fewest: int = 2)
         raise UnreadableScene(
             f"{described_by}: only one posed image. A scene needs at least two views: add photographs."
         )
-    return _checked(capture, kept, sizes, notes=(*capture.notes, *found_notes))
+    depths, depth_notes = _find_depths(capture, [view for view, _ in kept])
+    return checked(capture, kept, sizes, notes=(*capture.notes, *found_notes, *depth_notes), depths=depths)
 
 
 def assemble_cameras(capture: DescribedCapture) -> SceneSource:
@@ -96,18 +100,22 @@ def assemble_cameras(capture: DescribedCapture) -> SceneSource:
         kept.append((view, path))
         sizes.append(size)
     found_notes = (f"{unreadable} images are unreadable and were taken for missing",) if unreadable else ()
-    return _checked(capture, kept, sizes, notes=(*capture.notes, *found_notes), without_image=tuple(absent))
+    return checked(capture, kept, sizes, notes=(*capture.notes, *found_notes), without_image=tuple(absent))
 
 
-def _checked(
+def checked(
     capture: DescribedCapture,
-    kept: Sequence[tuple[DescribedView, Path]],
+    kept: Sequence[tuple[DescribedView, Path | EncodedImage]],
     sizes: Sequence[ImageSize],
     *,
-    notes: tuple[str, ...],
+    notes: tuple[str, ...] = (),
     without_image: tuple[int, ...] = (),
+    depths: tuple[DepthFile | None, ...] | None = None,
 ) -> SceneSource:
-    """Return the views `kept` once their cameras are sound."""
+    """Return the views `kept`, whose images have the `sizes`, once their cameras are sound.
+
+    Raises `UnreadableScene` for a camera as `assemble` does.
+    """
     described_by = capture.described_by
     intrinsics = [_intrinsics(described_by, view, size) for (view, _), size in zip(kept, sizes, strict=True)]
     lenses = tuple(
@@ -124,7 +132,21 @@ def _checked(
         points=capture.points,
         notes=notes,
         without_image=without_image,
+        depths=depths,
     )
+
+
+def _find_depths(
+    capture: DescribedCapture, views: Sequence[DescribedView]
+) -> tuple[tuple[DepthFile | None, ...] | None, list[str]]:
+    """Return the depth image of each view, which may be missing, and a note where some are."""
+    found = []
+    for view in views:
+        named = None if view.depth_name is None else path_inside(capture.root, view.depth_name, capture.described_by)
+        found.append(DepthFile(named, view.depth_unit) if named is not None and named.is_file() else None)
+    missing = sum(view.depth_name is not None and depth is None for view, depth in zip(views, found, strict=True))
+    notes = [f"{missing} of the depth images are missing"] if missing else []
+    return (tuple(found) if any(found) else None), notes
 
 
 def _find_images(
@@ -218,7 +240,7 @@ def _half_over_tangent(pixels: int, angle: float) -> float:
     return 0.5 * pixels / math.tan(0.5 * angle)
 
 
-def _check_lenses(described_by: Path, kept: Sequence[tuple[DescribedView, Path]]) -> None:
+def _check_lenses(described_by: Path, kept: Sequence[tuple[DescribedView, Path | EncodedImage]]) -> None:
     for view, _ in kept:
         if view.distortion is not None and not all(math.isfinite(value) for value in view.distortion.coefficients):
             raise UnreadableScene(

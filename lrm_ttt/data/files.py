@@ -1,7 +1,9 @@
 """Find and open the files of a capture, which may be damaged, missing or made to do harm."""
 
 import contextlib
+import dataclasses
 import functools
+import io
 import struct
 import warnings
 import zlib
@@ -19,6 +21,30 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", "
 # Folders with the same images at another size, as DL3DV, Mip-NeRF 360 and nerfstudio name them, the largest first.
 SMALLER_FOLDERS = ("images_2", "images_4", "images_8")
 EXIF_ORIENTATION = 274
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedImage:
+    """An image file that is held in memory, such as one out of a shard; `name` says which in messages."""
+
+    name: str
+    data: bytes = dataclasses.field(repr=False)
+
+    @property
+    def stem(self) -> str:
+        """The name without folder and suffix, as a path has it."""
+        return Path(self.name).stem
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthFile:
+    """A 16 bit greyscale image: camera z is its value times `unit`, in the capture's units; 0 is unknown."""
+
+    file: Path | EncodedImage
+    unit: float
 
 
 def path_inside(root: Path, name: str, described_by: Path) -> Path:
@@ -65,10 +91,10 @@ def find_image(root: Path, name: str, described_by: Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def open_image(path: Path) -> Iterator[Image.Image]:
+def open_image(path: Path | EncodedImage) -> Iterator[Image.Image]:
     """Open an image lazily; what Pillow raises here and while the block decodes becomes `UnreadableScene`."""
     try:
-        with Image.open(path, formats=_formats()) as image:
+        with Image.open(io.BytesIO(path.data) if isinstance(path, EncodedImage) else path, formats=_formats()) as image:
             # Pillow only warns here, and refuses at twice this size.
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
@@ -94,9 +120,9 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         zlib.error,
     ) as error:
         reason = "it is no image of a known format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        mend = "or delete it and pass --allow-missing" if isinstance(path, Path) else "in the file that holds it"
         raise UnreadableScene(
-            f"{path}: the image cannot be decoded: {reason}. "
-            "Replace it with a sound JPEG or PNG, or delete it and pass --allow-missing."
+            f"{path}: the image cannot be decoded: {reason}. Replace it with a sound JPEG or PNG, {mend}."
         ) from error
 
 
@@ -118,7 +144,7 @@ def is_turned(image: Image.Image, size: ImageSize | None) -> bool:
     return abs(image.width / image.height * size.width / size.height - 1) < 0.02
 
 
-def read_image_size(path: Path, calibrated: ImageSize | None) -> ImageSize:
+def read_image_size(path: Path | EncodedImage, calibrated: ImageSize | None) -> ImageSize:
     """Return the size of an image from its header, turned where its calibration is."""
     with warnings.catch_warnings():
         # The error of `open_image` says it better. Images are first opened here, by one thread: the filter is the
@@ -127,7 +153,7 @@ def read_image_size(path: Path, calibrated: ImageSize | None) -> ImageSize:
         return _size_in_header(path, calibrated)
 
 
-def _size_in_header(path: Path, calibrated: ImageSize | None) -> ImageSize:
+def _size_in_header(path: Path | EncodedImage, calibrated: ImageSize | None) -> ImageSize:
     with open_image(path) as image:
         if is_turned(image, calibrated):
             return ImageSize(image.width, image.height)

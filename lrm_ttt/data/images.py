@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from lrm_ttt.data.files import is_turned, open_image
+from lrm_ttt.data.files import DepthFile, is_turned, open_image
 from lrm_ttt.data.lens import pinhole_intrinsics, undistort
 from lrm_ttt.data.source import SceneSource
 from lrm_ttt.errors import InvalidConfig, UnreadableScene
@@ -43,7 +43,8 @@ def load_views(
 
     Transparent images are composited on `background` (0..1, straight alpha) at full resolution, and their alpha becomes
     the mask; lens distortion is undone; then each image is centre-cropped to the shape of `image_size` and resized
-    (antialiased) to cover it. The intrinsics follow every step. `image_size` None takes `choose_image_size`. Raises
+    (antialiased) to cover it. The intrinsics follow every step, and so do depths, of which none are mixed.
+    `image_size` None takes `choose_image_size`. Raises
     `UnreadableScene` for an image that cannot be decoded, `InvalidConfig` for a size that is no multiple of
     `patch_size`.
     """
@@ -71,7 +72,10 @@ def load_views(
         intrinsics=torch.stack([view.intrinsics for view in loaded]).float(),
         image_size=size,
     )
-    return Views(torch.stack([view.image for view in loaded]), cameras, masks)
+    depths = None
+    if any(view.depth is not None for view in loaded):
+        depths = torch.stack([torch.zeros(1, *size) if view.depth is None else view.depth for view in loaded])
+    return Views(torch.stack([view.image for view in loaded]), cameras, masks, depths)
 
 
 def load_cameras(source: SceneSource, indices: Sequence[int], image_size: ImageSize) -> Cameras:
@@ -116,6 +120,7 @@ class _Loaded:
     image: Float[Tensor, "3 h w"]
     alpha: Float[Tensor, "1 h w"] | None
     intrinsics: Float[Tensor, "4"]
+    depth: Float[Tensor, "1 h w"] | None
 
 
 def _load_one(source: SceneSource, index: int, size: ImageSize, background: tuple[float, float, float]) -> _Loaded:
@@ -142,7 +147,36 @@ def _load_one(source: SceneSource, index: int, size: ImageSize, background: tupl
         pixels = torch.nn.functional.interpolate(pixels[None], size=tuple(size), mode="bilinear", antialias=True)[0]
     intrinsics = _fitted(source.cam_to_world[index], intrinsics, expected, size).intrinsics
     pixels = pixels.clamp(0, 1)
-    return _Loaded(pixels[:3].contiguous(), None if alpha is None else pixels[3:].contiguous(), intrinsics)
+    depth_file = None if source.depths is None else source.depths[index]
+    depth = None if depth_file is None else _load_depth(source, index, depth_file, size)
+    return _Loaded(pixels[:3].contiguous(), None if alpha is None else pixels[3:].contiguous(), intrinsics, depth)
+
+
+def _load_depth(source: SceneSource, index: int, file: DepthFile, size: ImageSize) -> Float[Tensor, "1 h w"]:
+    """Return the depth of each pixel of a loaded view: that of one pixel of the file, for a mean lies in mid-air."""
+    expected, lens = source.image_sizes[index], source.distortion[index]
+    with open_image(file.file) as image:
+        if not image.mode.startswith("I"):
+            raise UnreadableScene(
+                f"{file.file}: an image of mode {image.mode}, where depths belong. Write 16 bit greyscale PNG."
+            )
+        depth = torch.from_numpy(np.asarray(image, dtype=np.float32) * np.float32(file.unit))[None]
+    height, width = depth.shape[-2:]
+    # A smaller copy is rounded to whole pixels.
+    if abs(width / height * expected.height / expected.width - 1) > 1.01 / min(height, width):
+        raise UnreadableScene(
+            f"{file.file}: depths of {width}x{height} pixels for an image of {expected.width}x{expected.height}, "
+            "another shape. Give depths of the same camera."
+        )
+    depth = _resized_to(depth, expected)
+    if lens is not None:
+        depth, _ = undistort(depth, lens, source.intrinsics[index], mode="nearest")
+    top, left, box = crop_box(expected, size)
+    return _resized_to(depth[:, top : top + box.height, left : left + box.width], size).contiguous()
+
+
+def _resized_to(depth: Float[Tensor, "1 _ _"], size: ImageSize) -> Float[Tensor, "1 h w"]:
+    return torch.nn.functional.interpolate(depth[None], size=tuple(size), mode="nearest-exact")[0]
 
 
 def _fitted(

@@ -59,18 +59,22 @@ class Distortion:
 
 
 def undistort(
-    image: Float[Tensor, "c h w"], distortion: Distortion, intrinsics: Float[Tensor, "4"]
+    image: Float[Tensor, "c h w"],
+    distortion: Distortion,
+    intrinsics: Float[Tensor, "4"],
+    mode: Literal["bilinear", "nearest"] = "bilinear",
 ) -> tuple[Float[Tensor, "c h w"], Float[Tensor, "4"]]:
     """Return the image that a pinhole camera of the same size sees, and its intrinsics.
 
     The principal point stays; the focal lengths are the smallest for which every pixel lies inside the distorted image,
-    so there is no border. Raises `UnreadableScene` where the coefficients fold the image over.
+    so there is no border. `mode` "nearest" mixes no pixels, as depths need it. Raises `UnreadableScene` where the
+    coefficients fold the image over.
     """
     size = ImageSize(*image.shape[-2:])
     fx, fy, cx, cy = intrinsics.tolist()
     scale, grid = _sampling_grid(distortion, (fx, fy, cx, cy), size)
     sampled = torch.nn.functional.grid_sample(
-        image[None], grid[None].to(image), mode="bilinear", padding_mode="border", align_corners=False
+        image[None], grid[None].to(image), mode=mode, padding_mode="border", align_corners=False
     )
     return sampled[0], _widened(intrinsics, scale)
 

@@ -1,5 +1,6 @@
 """Read the transforms.json of nerfstudio, instant-ngp, DL3DV and Blender (NeRF synthetic)."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lrm_ttt.scene.ply import read_points
 # OpenGL cameras look along -z with y up; ours look along +z with y down: the signs of the matrix columns.
 OPENGL_TO_OPENCV = np.array([1.0, -1.0, -1.0, 1.0])
 PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE", "FULL_OPENCV")
+MILLIMETRE = 0.001
 FISHEYE = ("OPENCV_FISHEYE", "FISHEYE")
 
 
@@ -26,10 +28,14 @@ def read_transforms(path: Path, content: dict[str, Any], name: str) -> Described
     tell how it was made from another one, are left alone. So a .ply made from the capture lies where nerfstudio and
     DL3DV users have their cameras. Intrinsics stand on the top level or in each frame, as `fl_x` or as
     `camera_angle_x`; without `w` and `h` they are those of the image file. Distortion (`k1 k2 p1 p2 k3`, or
-    `OPENCV_FISHEYE` with `k1..k4`) is undone when the images are loaded.
+    `OPENCV_FISHEYE` with `k1..k4`) is undone when the images are loaded. `depth_file_path` is nerfstudio's: 16 bit
+    millimetres before `applied_scale`, which therefore multiplies them.
     """
     notes = []
     views = []
+    scale = number(content, "applied_scale", str(path))
+    if scale is not None and not 0 < scale < math.inf:
+        raise UnreadableScene(f"{path}: applied_scale is {scale}, where a positive number belongs. Correct the file.")
     for index, frame in enumerate(content["frames"]):
         image_name = file_name(frame, ("file_path",), f"{path}: frame {index}")
         where = f"{path}: frame {index} ({image_name})"
@@ -48,6 +54,8 @@ def read_transforms(path: Path, content: dict[str, Any], name: str) -> Described
                 centre=(number(values, "cx", where), number(values, "cy", where)),
                 size=whole_size(values, where),
                 distortion=_distortion(values, where),
+                depth_name=file_name(frame, ("depth_file_path",), where) if "depth_file_path" in frame else None,
+                depth_unit=MILLIMETRE * (1.0 if scale is None else scale),
             )
         )
     if any(isinstance(frame, dict) and "mask_path" in frame for frame in content["frames"]):
