@@ -24,8 +24,14 @@ class LossConfig:
     # Where the smooth L1 of the position term turns from squared to absolute, in log depth.
     position_beta: float = 0.05
     perceptual_network: Literal["vgg19", "lpips"] = "lpips"
-    # A file with the weights of the network as torchvision names them: .pth or .safetensors.
+    # A file with the weights of the network as torchvision names them, .pth or .safetensors; without one the file that
+    # torchvision itself would have put into its cache. Nothing is downloaded.
     perceptual_weights: str | None = None
+    # What the depth term follows where the data has no depths: the name or folder of a model for the depth-estimation
+    # pipeline of transformers.
+    depth_teacher: str | None = None
+    # What that model predicts: disparity (MiDaS, most DPT and Depth Anything) or depth; without it the model must tell.
+    depth_teacher_predicts: Literal["disparity", "depth"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("mse", "perceptual", "depth", "opacity", "position", "coverage", "alpha"):
@@ -33,8 +39,5 @@ class LossConfig:
                 raise InvalidConfig(f"losses.{name} must not be negative, but is {getattr(self, name)}.")
         if self.position_beta <= 0:
             raise InvalidConfig(f"losses.position_beta must be positive, not {self.position_beta}.")
-        if self.perceptual > 0 and self.perceptual_weights is None:
-            raise InvalidConfig(
-                f"losses.perceptual is {self.perceptual}, so losses.perceptual_weights must name a local file with the "
-                f"weights of {self.perceptual_network}; set losses.perceptual to 0 to train without."
-            )
+        if self.depth_teacher_predicts is not None and self.depth_teacher is None:
+            raise InvalidConfig("losses.depth_teacher_predicts is set, but losses.depth_teacher names no model.")

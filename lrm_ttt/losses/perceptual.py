@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Float
@@ -18,18 +19,19 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 class PerceptualError(nn.Module):
     """Compare by the mean absolute difference of VGG-19 features, or by LPIPS on VGG-16.
 
-    LPIPS' own linear layers come with its package. `weights` is a local file with torchvision's names; raises
-    `InvalidConfig` naming it when it is missing or of another network.
+    LPIPS' own linear layers come with its package. `weights` is a local file with torchvision's names (None: the file
+    in torchvision's cache); raises `InvalidConfig` naming it when it is missing or of another network.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, network: str, weights: str) -> None:
+    def __init__(self, network: str, weights: str | None = None) -> None:
         super().__init__()
-        state = _load(Path(weights), network)
-        self.lpips = _lpips(state, weights) if network == "lpips" else None
-        self.parts = _vgg19(state, weights) if network == "vgg19" else nn.ModuleList()
+        path = find_weights(network, weights)
+        state = _load(path, network)
+        self.lpips = _lpips(state, path) if network == "lpips" else None
+        self.parts = _vgg19(state, path) if network == "vgg19" else nn.ModuleList()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
         self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None])
         self.requires_grad_(False).eval()
@@ -47,21 +49,40 @@ class PerceptualError(nn.Module):
         return total / len(self.parts)
 
 
+def find_weights(network: str, weights: str | None) -> Path:
+    """Return the file `weights`, or the one that torchvision keeps the network's weights in.
+
+    Raises `InvalidConfig` where it is not there; nothing is downloaded.
+    """
+    from torchvision.models import VGG16_Weights, VGG19_Weights
+
+    url = (VGG16_Weights if network == "lpips" else VGG19_Weights).IMAGENET1K_V1.url
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    path = cached if weights is None else Path(weights)
+    if not path.is_file():
+        raise InvalidConfig(
+            f"losses.perceptual: the weights of the network '{network}' are not there: no file {path}. Put the file "
+            f"there ({url}), name another in losses.perceptual_weights, or set losses.perceptual to 0 to train without."
+        )
+    return path
+
+
 def _load(path: Path, network: str) -> Mapping[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise InvalidConfig(
-            f"losses.perceptual_weights: the file {path} with the weights of {network} cannot be read: {error} "
-            "Give a file with torchvision's names, or set losses.perceptual to 0."
+            f"losses.perceptual: the file {path} with the weights of '{network}' cannot be read: "
+            f"{' '.join(str(error).split())[:200]}. Give a file with torchvision's names, or set losses.perceptual to 0."
         ) from error
 
 
-def _vgg19(state: Mapping[str, Tensor], path: str) -> nn.ModuleList:
+def _vgg19(state: Mapping[str, Tensor], path: Path) -> nn.ModuleList:
     from torchvision.models import vgg19
 
     layers = _filled(vgg19, state, path)
@@ -73,7 +94,7 @@ def _vgg19(state: Mapping[str, Tensor], path: str) -> nn.ModuleList:
     return nn.ModuleList(layers[start : stop + 1] for start, stop in zip(starts, VGG19_LAYERS, strict=True))
 
 
-def _lpips(state: Mapping[str, Tensor], path: str) -> nn.Module:
+def _lpips(state: Mapping[str, Tensor], path: Path) -> nn.Module:
     import lpips
     from torchvision.models import vgg16
 
@@ -88,7 +109,7 @@ def _lpips(state: Mapping[str, Tensor], path: str) -> nn.Module:
     return metric
 
 
-def _filled(build: Callable[..., nn.Module], state: Mapping[str, Tensor], path: str) -> nn.Sequential:
+def _filled(build: Callable[..., nn.Module], state: Mapping[str, Tensor], path: Path) -> nn.Sequential:
     # On the meta device nothing is drawn at random for the classifier, which is most of the network and not needed.
     with torch.device("meta"):
         layers = build(weights=None).features
@@ -97,8 +118,6 @@ def _filled(build: Callable[..., nn.Module], state: Mapping[str, Tensor], path: 
     found = {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}
     wrong = [name for name, value in wanted.items() if name not in found or found[name].shape != value.shape]
     if wrong:
-        raise InvalidConfig(
-            f"losses.perceptual_weights: {path} holds another network: features.{wrong[0]} does not fit."
-        )
+        raise InvalidConfig(f"losses.perceptual: {path} holds another network: features.{wrong[0]} does not fit.")
     layers.load_state_dict({name: found[name].float() for name in wanted}, assign=True)
     return layers

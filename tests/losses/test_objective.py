@@ -1,5 +1,6 @@
 """The objective is the weighted sum of exactly the terms that were asked for."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from lrm_ttt.data.procedural import ProceduralConfig, sample_batch
 from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.losses.config import LossConfig
-from lrm_ttt.losses.objective import Objective
+from lrm_ttt.losses.objective import Objective, build_objectives
 from lrm_ttt.losses.perceptual import PerceptualError
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.views import Renderings, SceneBatch
@@ -44,26 +45,42 @@ def test_rooms_have_no_mask_terms() -> None:
     assert set(losses.terms) == set(WEIGHTS) - {"alpha", "coverage"}
 
 
-def test_perceptual_weights_that_are_absent_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfig, match="perceptual_weights must name"):
-        LossConfig(perceptual=0.5)
-    missing = tmp_path / "vgg.pth"
-    with pytest.raises(InvalidConfig, match=str(missing)):
-        Objective(LossConfig(perceptual=0.5, perceptual_weights=str(missing)), 8)
-    torch.save({"features.0.weight": torch.zeros(1)}, missing)
-    with pytest.raises(InvalidConfig, match="another network"):
-        PerceptualError("vgg19", str(missing))
+@pytest.mark.parametrize(("network", "file"), [("vgg19", "vgg19-dcbb9e9d.pth"), ("lpips", "vgg16-397923af.pth")])
+def test_absent_weights_are_one_error_with_both_remedies(
+    network: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    wanted = LossConfig(perceptual=0.5, perceptual_network=network)
+    with pytest.raises(InvalidConfig) as found:
+        build_objectives([LossConfig(), wanted], 8)
+    message = str(found.value)
+    for part in (str(tmp_path / "checkpoints" / file), "losses.perceptual_weights", "losses.perceptual to 0"):
+        assert part in message
+    named = dataclasses.replace(wanted, perceptual_weights=str(tmp_path / "mine.pth"))
+    with pytest.raises(InvalidConfig, match=r"mine\.pth"):
+        build_objectives([named], 8)
 
 
-@pytest.mark.parametrize("network", ["vgg19", "lpips"])
-def test_perceptual_error_is_a_distance(network: str, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "vgg.pth"
+    torch.save({"features.0.weight": torch.zeros(1)}, path)
+    with pytest.raises(InvalidConfig, match=r"vgg\.pth holds another network"):
+        PerceptualError("vgg19", str(path))
+    for name, content in (("page.pth", b"<html>"), ("page.safetensors", b"<html>"), ("empty.pth", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InvalidConfig, match=f"{name} with the weights of 'vgg19' cannot be read"):
+            PerceptualError("vgg19", str(tmp_path / name))
+
+
+def random_vgg(network: str, path: Path) -> None:
+    """Write the convolutions of torchvision's VGG with random weights."""
     import torchvision
 
     torch.manual_seed(0)
     build = torchvision.models.vgg19 if network == "vgg19" else torchvision.models.vgg16
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in build(weights=None).features.state_dict().items()}
-    path = tmp_path / "vgg.pth"
+    path.parent.mkdir(exist_ok=True)
     # He's deviation keeps the features of all layers at one scale.
     torch.save(
         {
@@ -74,7 +91,18 @@ def test_perceptual_error_is_a_distance(network: str, tmp_path: Path) -> None:
         },
         path,
     )
-    error = PerceptualError(network, str(path))
+
+
+@pytest.mark.parametrize(("network", "file"), [("vgg19", "vgg19-dcbb9e9d.pth"), ("lpips", "vgg16-397923af.pth")])
+def test_perceptual_error_is_a_distance(
+    network: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    random_vgg(network, tmp_path / "checkpoints" / file)
+    # Without a name the file in torchvision's cache is taken, and stages share the network.
+    first, second = build_objectives(2 * [LossConfig(perceptual=0.5, perceptual_network=network)], 8)
+    error = first.perceptual
+    assert error is not None and error is second.perceptual
     a, b = torch.rand(2, 1, 3, 32, 32).unbind()
     assert error(a, a) == 0
     assert error(a, b) > error(a, a + 0.05 * (b - a)) > 0
