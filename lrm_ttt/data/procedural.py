@@ -100,14 +100,14 @@ def _compose(config: ProceduralConfig, kind: Kind, seeds: list[int]) -> Composit
             make_room(scene, looks)
         builders.append(scene)
         lights.append(random_lights(rng))
-        backgrounds.append(_background(rng))
+        backgrounds.append(random_background(rng))
     primitives, textures = collate(builders)
     radius = 1.0 if kind == "object" else DESK_RADIUS
     centres, radii = torch.zeros(len(seeds), 3), torch.full((len(seeds),), radius)
     return Composition(primitives, textures, collate_lights(lights), torch.tensor(backgrounds), centres, radii)
 
 
-def _background(rng: Random) -> tuple[float, float, float]:
+def random_background(rng: Random) -> tuple[float, float, float]:
     """Draw white half the time, else black, a grey or any colour."""
     choice = rng.random()
     if choice < 0.5:
