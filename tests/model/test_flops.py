@@ -18,7 +18,7 @@ from lrm_ttt.model.config import (
     TokenizerConfig,
     TriplaneConfig,
 )
-from lrm_ttt.train.flops import count_flops
+from lrm_ttt.model.flops import count_flops
 
 SMALL = ModelConfig(
     TokenizerConfig(4),
