@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from lrm_ttt.layers.norms import Linear, RMSNorm
+from lrm_ttt.parallel.collectives import gather, sizes_over
+from lrm_ttt.parallel.view_group import ALONE, ViewGroup
 
 
 class Heads(NamedTuple):
@@ -67,8 +69,13 @@ class SoftmaxMemory(Attention):
     """The memory mixer of GS-LRM (arXiv 2404.19702): all written tokens are kept, and readers attend to all of them.
 
     It has the face of `FastWeightMemory`, so that everything else of a model is shared. Reading costs 4 n m d FLOP for
-    `n` readers and `m` written tokens, which is quadratic in the number of views.
+    `n` readers and `m` written tokens, which is quadratic in the number of views. What one rank of `group` writes, all
+    keep.
     """
+
+    def __init__(self, width: int, head_dim: int) -> None:
+        super().__init__(width, head_dim)
+        self.group: ViewGroup = ALONE
 
     def start(self, batch_size: int) -> KeyValues:
         """Return the memory that holds nothing."""
@@ -78,9 +85,16 @@ class SoftmaxMemory(Attention):
     def update(self, memory: KeyValues, tokens: Heads, newton_schulz_dtype: torch.dtype | None) -> KeyValues:
         """Append a chunk of tokens; nothing is orthogonalised, and the dtype for that is not used."""
         del newton_schulz_dtype
+        return self.append(memory, KeyValues(tokens.k, tokens.v))
+
+    def append(self, memory: KeyValues, written: KeyValues) -> KeyValues:
+        """Add the keys and values of a whole chunk, of which every rank of the group has its own tokens."""
+        if self.group.is_shared:
+            sizes = sizes_over(self.group, written.keys.shape[-2], written.keys.device)
+            written = KeyValues(*(gather(self.group, part, sizes, -2) for part in written))
         if not memory.keys.shape[-2]:
-            return KeyValues(tokens.k, tokens.v)
-        return KeyValues(torch.cat([memory.keys, tokens.k], -2), torch.cat([memory.values, tokens.v], -2))
+            return written
+        return KeyValues(torch.cat([memory.keys, written.keys], -2), torch.cat([memory.values, written.values], -2))
 
     def query(self, memory: KeyValues, tokens: Heads) -> Float[Tensor, "b n d"]:
         """Read with every token."""

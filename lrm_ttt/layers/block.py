@@ -63,20 +63,20 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "b n d"],
         memory: Memory,
-        chunk: int | None,
+        chunks: tuple[int, ...] | None,
         causal: bool,
         newton_schulz_dtype: torch.dtype | None,
         dtype: torch.dtype,
     ) -> tuple[Float[Tensor, "b n d"], Memory]:
-        """Write tokens in chunks of `chunk` (None: all at once); each reads at once (`causal`) or all at the end."""
+        """Write tokens in chunks of so many (None: all at once); each reads at once (`causal`) or all at the end."""
         tokens = self.memory.tokens(self.memory_norm(x, dtype))
-        if chunk is None:
+        if chunks is None:
             memory = self.memory.update(memory, tokens, newton_schulz_dtype)
             return x + self.memory.query(memory, tokens), memory
-        num_tokens = x.shape[1]
-        reads = []
-        for start in range(0, num_tokens, chunk):
-            part = tokens.slice(start, min(start + chunk, num_tokens))
+        reads, start = [], 0
+        for size in chunks:
+            part = tokens.slice(start, start + size)
+            start += size
             memory = self.memory.update(memory, part, newton_schulz_dtype)
             if causal:
                 reads.append(self.memory.query(memory, part))
@@ -96,14 +96,14 @@ class Block(nn.Module):
         x: Float[Tensor, "b n d"],
         memory: Memory,
         window: int,
-        chunk: int | None,
+        chunks: tuple[int, ...] | None,
         causal: bool,
         newton_schulz_dtype: torch.dtype | None,
         dtype: torch.dtype,
     ) -> tuple[Float[Tensor, "b n d"], Memory]:
         """Run input tokens: they attend in windows, write the memory and read it."""
         x = self.attend(x, window, dtype)
-        x, memory = self.update_and_read(x, memory, chunk, causal, newton_schulz_dtype, dtype)
+        x, memory = self.update_and_read(x, memory, chunks, causal, newton_schulz_dtype, dtype)
         return self.feed(x, dtype), memory
 
     def query(

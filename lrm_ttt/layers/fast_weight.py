@@ -14,6 +14,8 @@ from lrm_ttt.kernels.fast_weight.reference import Gradients, InnerRates
 from lrm_ttt.kernels.fast_weight.weights import FastWeights
 from lrm_ttt.layers.config import MemoryConfig
 from lrm_ttt.layers.norms import Linear, RMSNorm
+from lrm_ttt.parallel.collectives import sum_over
+from lrm_ttt.parallel.view_group import ALONE, ViewGroup
 
 NORM_EPSILON = 1e-5
 
@@ -33,12 +35,16 @@ class MemoryTokens(NamedTuple):
 
 
 class FastWeightMemory(nn.Module):
-    """The memory mixer of tttLRM and LaCT (MODEL.md, Block). It knows tokens, not views or cameras."""
+    """The memory mixer of tttLRM and LaCT (MODEL.md, Block). It knows tokens, not views or cameras.
+
+    The ranks of `group` write one memory: each has some of the tokens, and all have the same fast weights.
+    """
 
     def __init__(self, width: int, config: MemoryConfig) -> None:
         super().__init__()
         assert width % config.head_dim == 0
         self.config = config
+        self.group: ViewGroup = ALONE
         self.num_heads = width // config.head_dim
         hidden = config.multiple * config.head_dim
         self.qkv = Linear(width, 3 * width, bias=False)
@@ -76,8 +82,12 @@ class FastWeightMemory(nn.Module):
     def commit(
         self, weights: FastWeights, gradients: Gradients, newton_schulz_dtype: torch.dtype | None
     ) -> FastWeights:
-        """Take the step of a whole chunk."""
+        """Take the step of a whole chunk, of which every rank of the group has summed up its own tokens."""
         config = self.config
+        if self.group.is_shared:
+            # In the dtype of the fast weights: the ranks' rounding must not add up.
+            wide = [one.to(torch.promote_types(one.dtype, torch.float32)) for one in gradients]
+            gradients = Gradients(*sum_over(self.group, wide))
         elastic = ElasticRates(config.elastic_alpha, config.elastic_beta, config.elastic) if config.elastic else None
         return commit_fast_weights(weights, gradients, config.newton_schulz_steps, newton_schulz_dtype, elastic)
 

@@ -16,6 +16,7 @@ from lrm_ttt.model.config import BackboneConfig
 from lrm_ttt.model.sliced_pass import query_in_slices, update_in_slices
 from lrm_ttt.model.slices import WHOLE, Slices
 from lrm_ttt.model.state import SceneState
+from lrm_ttt.parallel.sharing import Sharing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +47,18 @@ class Backbone(nn.Module):
         return SceneState(tuple(block.memory.start(batch_size) for block in self._blocks()), num_views=0)
 
     def update(
-        self, tokens: Float[Tensor, "b v n d"], state: SceneState, precision: Precision, slices: Slices = WHOLE
+        self,
+        tokens: Float[Tensor, "b v n d"],
+        state: SceneState,
+        precision: Precision,
+        slices: Slices = WHOLE,
+        sharing: Sharing | None = None,
     ) -> tuple[SceneState, Float[Tensor, "b v n d"]]:
         """Write the tokens of `v` views and return the new state with the features that these tokens read.
 
         `single` and `chunked` write once, from an empty state; only `causal` may go on from a state that has seen
-        views. Raises `InvalidConfig` otherwise.
+        views. Raises `InvalidConfig` otherwise. In a view group the tokens are those of this rank's views, of which
+        `sharing` says what they belong to, and the state is the same on all ranks.
         """
         schedule = self.config.schedule
         if state.num_views and schedule != "causal":
@@ -61,13 +68,13 @@ class Backbone(nn.Module):
                 "'causal'."
             )
         batch, num_views, window, width = tokens.shape
-        views_per_update = None if schedule == "single" else self.config.views_per_update
+        chunks = None if schedule == "single" else self._chunks(num_views) if sharing is None else sharing.chunks
+        seen = state.num_views + (num_views if sharing is None else sharing.num_views)
+        rest = (schedule == "causal", precision.newton_schulz, precision.compute)
         if slices.cut(num_views):
-            plan = (views_per_update, schedule == "causal", precision.newton_schulz, precision.compute)
-            memories, features = update_in_slices(self._blocks(), tokens, state.memories, slices, *plan)
-            return SceneState(memories, state.num_views + num_views), features
-        chunk = None if views_per_update is None else window * views_per_update
-        arguments = (window, chunk, schedule == "causal", precision.newton_schulz, precision.compute)
+            memories, features = update_in_slices(self._blocks(), tokens, state.memories, slices, chunks, *rest)
+            return SceneState(memories, seen), features
+        arguments = (window, None if chunks is None else tuple(size * window for size in chunks), *rest)
         x = tokens.reshape(batch, num_views * window, width)
         updated = []
         for block, memory in zip(self._blocks(), state.memories, strict=True):
@@ -76,7 +83,7 @@ class Backbone(nn.Module):
             else:
                 x, memory = block(x, memory, *arguments)
             updated.append(memory)
-        return SceneState(tuple(updated), state.num_views + num_views), x.reshape(batch, num_views, window, width)
+        return SceneState(tuple(updated), seen), x.reshape(batch, num_views, window, width)
 
     def query(
         self, tokens: Float[Tensor, "b v n d"], state: SceneState, precision: Precision, slices: Slices = WHOLE
@@ -89,6 +96,10 @@ class Backbone(nn.Module):
         for block, memory in zip(self._blocks(), state.memories, strict=True):
             x = block.query(x, memory, window, precision.compute)
         return x.reshape(batch, num_views, window, width)
+
+    def _chunks(self, num_views: int) -> tuple[int, ...]:
+        step = self.config.views_per_update
+        return tuple(min(step, num_views - start) for start in range(0, num_views, step))
 
     def _blocks(self) -> Iterator[Block]:
         return (cast(Block, block) for block in self.blocks)

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrm_ttt.model.evidence import choose_silhouettes
-from lrm_ttt.model.tokenizer import ViewTokens
+from lrm_ttt.model.evidence import DistanceRange, Part, choose_silhouettes
+from lrm_ttt.scene.cameras import Cameras
 
 NUM_VERDICTS = 4
 # Differences are counted in planes of the sweep: within one the views agree, beyond three they surely do not.
@@ -22,20 +22,20 @@ def surfaces(share: Float[Tensor, "n h w"], masks: Float[Tensor, "n 1 h w"]) -> 
 
 @torch.no_grad()
 def judge(
-    queries: ViewTokens,
+    cameras: Cameras,
+    ranges: DistanceRange,
     share: Float[Tensor, "n h w"],
     surface: Float[Tensor, "b v h w"],
     num_planes: int,
-    part: slice = slice(None),
+    part: Part = slice(None),
 ) -> Float[Tensor, "n c h w"]:
     """Look from other views at the point that each pixel of the views `part` (all) shows, and compare depths.
 
-    `queries` are all views `[b v]` and `surface` their depth maps; `share` 0..1 is where the point of a pixel lies
-    between the near and the far distance of its view, n = b s. Returns how many of the other views see through the
+    `cameras` and `ranges` are those of all views `[b v]`, and `surface` their depth maps; `share` 0..1 is where the
+    point of a pixel lies between the near and the far distance of its view, n = b s. Returns how many of the other views see through the
     point, and surely so, and how many see it, closely and roughly. Not differentiable: the depth maps are taken as they
     are. Nearest pixels are compared; views that a point falls outside of abstain.
     """
-    cameras, ranges = queries.views.cameras, queries.ranges
     batch, num_judged = ranges[:, part].shape
     height, width = share.shape[-2:]
     origins, directions = cameras[:, part].rays()

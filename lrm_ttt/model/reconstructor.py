@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.model.backbone import Precision
@@ -14,6 +15,8 @@ from lrm_ttt.model.heads.gaussian import GaussianHead
 from lrm_ttt.model.scene_model import SceneModel
 from lrm_ttt.model.state import SceneState
 from lrm_ttt.model.tokenizer import ViewTokens
+from lrm_ttt.parallel.gaussians import gather_gaussians
+from lrm_ttt.parallel.sharing import Sharing, share_views
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.views import Views
@@ -36,7 +39,8 @@ class Reconstructor(SceneModel):
 
         Where they are not the inputs, the cameras of the `inputs` say how large an object is.
         """
-        return self._decode(state, self.tokenize(queries, inputs))
+        sharing = self._sharing_of_queries(queries.shape[1])
+        return self._decode(state, self.tokenize(queries, inputs, None if sharing is None else sharing.own), sharing)
 
     def query_cameras(
         self, state: SceneState, cameras: Cameras, is_object: bool = False, inputs: Cameras | None = None
@@ -51,10 +55,12 @@ class Reconstructor(SceneModel):
                 "This model matches the images of its virtual views, and cameras alone have none: give them images, or "
                 "use a model without tokenizer.evidence."
             )
+        sharing, ranges = self._sharing_of_queries(cameras.shape[1]), distance_range(cameras, is_object, inputs)
+        if sharing is not None:
+            cameras, ranges = cameras[:, list(sharing.own)], ranges[:, list(sharing.own)]
         tokens = self.tokenizer.embed_rays(cameras, self.precision.compute)
         blank = torch.full((*cameras.shape, 3, *cameras.image_size), 0.5, device=tokens.device)
-        ranges = distance_range(cameras, is_object, inputs)
-        return self._decode(state, ViewTokens(tokens, Views(blank, cameras), ranges, None))
+        return self._decode(state, ViewTokens(tokens, Views(blank, cameras), ranges, None), sharing)
 
     def forward(self, inputs: Views, virtual: Sequence[int] | None = None) -> Gaussians:
         """Reconstruct from `inputs`, with all of them as virtual views, or those at the positions `virtual`.
@@ -67,16 +73,36 @@ class Reconstructor(SceneModel):
             raise InvalidConfig(
                 f"Virtual views must be positions among the {inputs.shape[1]} inputs, not {list(virtual)}."
             )
-        chosen = slice(None) if virtual is None else list(virtual)
+        num_inputs = inputs.shape[1]
+        chosen = list(range(num_inputs)) if virtual is None else list(virtual)
         if self.config.backbone.schedule == "causal":
             state = self.update(self.start(inputs.shape[0]), inputs)
-            return self._decode(state, self.tokenize(inputs)[:, chosen])
-        tokens = self.tokenize(inputs)
-        _, features = self.backbone.update(tokens.tokens, self.start(inputs.shape[0]), self.precision, self.slices)
+            queries = self._sharing_of_queries(len(chosen))
+            own = virtual if queries is None else [chosen[position] for position in queries.own]
+            return self._decode(state, self.tokenize(inputs, own=own), queries)
+        sharing = self.sharing(num_inputs)
+        tokens = self.tokenize(inputs, own=None if sharing is None else sharing.own)
+        plan = self.precision, self.slices, sharing
+        _, features = self.backbone.update(tokens.tokens, self.start(inputs.shape[0]), *plan)
         # The tokens themselves have had their day, and need not be held beside the features.
-        tokens = dataclasses.replace(tokens, tokens=features)[:, chosen]
-        return self.head(tokens.tokens, tokens, self.precision.compute, self.slices)
+        tokens = dataclasses.replace(tokens, tokens=features)
+        if virtual is not None:
+            here = chosen if sharing is None else [sharing.own.index(view) for view in sharing.own if view in chosen]
+            tokens, sharing = tokens[:, here], None if sharing is None else sharing.among(chosen)
+        return self._shown(tokens.tokens, tokens, sharing)
 
-    def _decode(self, state: SceneState, tokens: ViewTokens) -> Gaussians:
+    def _decode(self, state: SceneState, tokens: ViewTokens, sharing: Sharing | None) -> Gaussians:
         features = self.backbone.query(tokens.tokens, state, self.precision, self.slices)
-        return self.head(features, tokens, self.precision.compute, self.slices)
+        return self._shown(features, tokens, sharing)
+
+    def _shown(self, features: Tensor, tokens: ViewTokens, sharing: Sharing | None) -> Gaussians:
+        """Decode this rank's queries, and gather those of its group."""
+        tokens = dataclasses.replace(tokens, sharing=sharing)
+        gaussians = self.head(features, tokens, self.precision.compute, self.slices)
+        if sharing is None:
+            return gaussians
+        height, width = tokens.views.image_size
+        return gather_gaussians(gaussians, sharing, height * width if self.slices.keep is None else None)
+
+    def _sharing_of_queries(self, num_queries: int) -> Sharing | None:
+        return share_views(num_queries, self.group) if self.group.is_shared else None

@@ -23,22 +23,24 @@ def update_in_slices(
     tokens: Float[Tensor, "b v n d"],
     memories: Sequence[Memory],
     slices: Slices,
-    views_per_update: int | None,
+    chunks: Sequence[int] | None,
     causal: bool,
     newton_schulz_dtype: torch.dtype | None,
     dtype: torch.dtype,
 ) -> tuple[tuple[Memory, ...], Float[Tensor, "b v n d"]]:
     """Let the tokens of input views write the memories and read them; return the memories and what was read.
 
-    `views_per_update` None writes all views at once; `causal` reads after each update, otherwise all read at the end.
+    `chunks` are the views of each update (None: all at once); `causal` reads after each, otherwise all read at the end.
     """
     assert not torch.is_grad_enabled(), "slices are for inference"
     x, num_views = tokens.clone(), tokens.shape[1]
-    chunk = views_per_update or num_views
     updated = []
     for block, memory in zip(blocks, memories, strict=True):
-        for start in range(0, num_views, chunk):
-            written = slices.of(min(start + chunk, num_views), start)
+        start = 0
+        for size in chunks or (num_views,):
+            # A rank of a view group that has nothing of a chunk takes part in its sum all the same.
+            written = slices.of(start + size, start) or [slice(start, start)]
+            start += size
             for part in written:
                 x[:, part] = _rows(block.attend(_tokens(x[:, part]), x.shape[2], dtype), x)
             memory = _write(block, x, memory, written, newton_schulz_dtype, dtype)
@@ -77,13 +79,13 @@ def _write(
     """Write one chunk, given in slices."""
     if isinstance(block.memory, SoftmaxMemory):
         assert isinstance(memory, KeyValues)
-        kept = [memory] if memory.keys.shape[-2] else []
+        kept = []
         for part in parts:
             said = block.memory.tokens(block.memory_norm(_tokens(x[:, part]), dtype))
             # Copies, so that the queries that they lie among need not be kept.
             kept.append(KeyValues(said.k.clone(), said.v.clone()))
         keys, values = zip(*kept, strict=True)
-        return KeyValues(torch.cat(keys, -2), torch.cat(values, -2))
+        return block.memory.append(memory, KeyValues(torch.cat(keys, -2), torch.cat(values, -2)))
     assert isinstance(block.memory, FastWeightMemory) and isinstance(memory, FastWeights)
     total: Gradients | None = None
     for part in parts:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -12,8 +12,9 @@ from torch.nn.functional import avg_pool2d
 from lrm_ttt.layers.norms import LayerNorm, Linear
 from lrm_ttt.layers.patches import patchify
 from lrm_ttt.model.config import TokenizerConfig
-from lrm_ttt.model.evidence import DistanceRange, Evidence, distance_range, gather_evidence
+from lrm_ttt.model.evidence import DistanceRange, Evidence, Part, distance_range, gather_evidence
 from lrm_ttt.model.slices import WHOLE, Slices
+from lrm_ttt.parallel.sharing import Sharing
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.manipulable import Manipulable
 from lrm_ttt.scene.views import Views
@@ -28,7 +29,7 @@ class ViewTokens(Manipulable):
     """Embedded views `[b v]` with what the head needs to know of them; tokens run over patch rows, then columns.
 
     Evidence is kept, or gathered when it is asked for: then `places` are the positions of the views, the same in every
-    scene, among those that `gather` sweeps.
+    scene, among those that `gather` sweeps. In a view group `sharing` says what this rank's views are part of.
     """
 
     tokens: Float[Tensor, "*b n d"]
@@ -37,6 +38,7 @@ class ViewTokens(Manipulable):
     evidence: Evidence | None
     places: Int[Tensor, "*b"] | None = None
     gather: Callable[[Tensor], Evidence] | None = None
+    sharing: Sharing | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -80,24 +82,35 @@ class Tokenizer(nn.Module):
         self.norm = LayerNorm(width)
 
     def forward(
-        self, views: Views, dtype: torch.dtype, slices: Slices = WHOLE, inputs: Cameras | None = None
+        self,
+        views: Views,
+        dtype: torch.dtype,
+        slices: Slices = WHOLE,
+        inputs: Cameras | None = None,
+        own: Sequence[int] | None = None,
     ) -> ViewTokens:
         """Embed views `[b v]`, in scene coordinates, whose height and width are multiples of the patch size.
 
         In slices the evidence is not kept, but gathered again when it is asked for. `inputs` as in `distance_range`.
+        Only the views at the positions `own` (None: all) are embedded; the others are evidence.
         """
         ranges = distance_range(views.cameras, views.masks is not None, inputs)
+        place = torch.arange(views.shape[1], device=views.images.device)
+        mine, own_ranges = views, ranges
+        part: Part = slice(None)
+        if own is not None:
+            place = place[list(own)]
+            mine, own_ranges, part = views[:, place], ranges[:, place], place
+        count = mine.shape[1]
         if self.config.evidence is None:
-            return ViewTokens(
-                slices.map(lambda part: self._embed(views[:, part], None, dtype), views.shape[1]), views, ranges, None
-            )
-        if not slices.cut(views.shape[1]):
-            evidence = gather_evidence(views, ranges, self.config.evidence)
-            return ViewTokens(self._embed(views, evidence, dtype), views, ranges, evidence)
+            tokens = slices.map(lambda some: self._embed(mine[:, some], None, dtype), count)
+            return ViewTokens(tokens, mine, own_ranges, None)
+        if not slices.cut(count):
+            evidence = gather_evidence(views, ranges, self.config.evidence, part)
+            return ViewTokens(self._embed(mine, evidence, dtype), mine, own_ranges, evidence)
         gather = functools.partial(gather_evidence, views, ranges, self.config.evidence)
-        tokens = slices.map(lambda part: self._embed(views[:, part], gather(part), dtype), views.shape[1])
-        places = torch.arange(views.shape[1], device=tokens.device).expand(*views.shape)
-        return ViewTokens(tokens, views, ranges, None, places, gather)
+        tokens = slices.map(lambda some: self._embed(mine[:, some], gather(place[some]), dtype), count)
+        return ViewTokens(tokens, mine, own_ranges, None, place.expand(*mine.shape), gather)
 
     def _embed(self, views: Views, evidence: Evidence | None, dtype: torch.dtype) -> Float[Tensor, "b v n d"]:
         channels = ray_channels(views.cameras, views.images)

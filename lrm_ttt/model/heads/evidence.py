@@ -16,8 +16,10 @@ from lrm_ttt.layers.norms import LayerNorm, Linear
 from lrm_ttt.layers.patches import patchify, unpatchify
 from lrm_ttt.model.config import EvidenceConfig, GaussianHeadConfig
 from lrm_ttt.model.consistency import NUM_VERDICTS, judge, surfaces
+from lrm_ttt.model.evidence import DistanceRange
 from lrm_ttt.model.slices import WHOLE, Slices
 from lrm_ttt.model.tokenizer import ViewTokens
+from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.gaussians import SH_C0, Gaussians
 from lrm_ttt.scene.rotations import matrix_to_wxyz, multiply_wxyz
 
@@ -37,6 +39,15 @@ class _Sight(NamedTuple):
     hulls: Float[Tensor, "n k h w"]
     planes: Float[Tensor, "n k h w"]
     share: Float[Tensor, "n h w"]
+
+
+class _Witnesses(NamedTuple):
+    """All query views, of all ranks, as `judge` hears them; `places` are those of this rank's."""
+
+    cameras: Cameras
+    ranges: DistanceRange
+    surface: Float[Tensor, "b v h w"]
+    places: Tensor
 
 
 class EvidenceGaussianHead(nn.Module):
@@ -88,13 +99,14 @@ class EvidenceGaussianHead(nn.Module):
 
         if slices.cut(num_views):
             found = slices.map(lambda part: self._surface(look(part), queries, part), num_views)
+            witnesses = _gather_witnesses(queries, found)
             return slices.gaussians(
-                lambda part: self._decide(look(part), queries, found, dtype, part), num_views, height * width
+                lambda part: self._decide(look(part), queries, witnesses, dtype, part), num_views, height * width
             )
         sight = look(slice(0, num_views))
-        found = self._surface(sight, queries, slice(0, num_views))
+        witnesses = _gather_witnesses(queries, self._surface(sight, queries, slice(0, num_views)))
         return slices.gaussians(
-            lambda part: self._decide(sight, queries, found, dtype, part), num_views, height * width
+            lambda part: self._decide(sight, queries, witnesses, dtype, part), num_views, height * width
         )
 
     def _look(self, features: Float[Tensor, "b v n d"], queries: ViewTokens, dtype: torch.dtype, part: slice) -> _Sight:
@@ -119,12 +131,13 @@ class EvidenceGaussianHead(nn.Module):
         return surfaces(sight.share, views.coverage.flatten(0, 1)).unflatten(0, views.shape)
 
     def _decide(
-        self, sight: _Sight, queries: ViewTokens, surface: Float[Tensor, "b v h w"], dtype: torch.dtype, part: slice
+        self, sight: _Sight, queries: ViewTokens, witnesses: _Witnesses, dtype: torch.dtype, part: slice
     ) -> Gaussians:
         """Hear what all views say of what the views `part` see, and decode their Gaussians."""
         views = queries.views[:, part]
         masks = views.coverage.flatten(0, 1)
-        verdicts = judge(queries, sight.share, surface, sight.planes.shape[1], part)
+        cameras, ranges, surface, places = witnesses
+        verdicts = judge(cameras, ranges, sight.share, surface, sight.planes.shape[1], places[part])
         settled = gelu(_convolved(self.settle, torch.cat([sight.hidden, verdicts.to(dtype)], 1)))
         raw = _convolved(self.decode, settled + sight.hidden).float().movedim(1, -1)
         share = sight.share[..., None] + 0.1 * torch.tanh(raw[..., :1])
@@ -195,3 +208,12 @@ def _smoothed(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     padded = pad(x, (1, 1, 1, 1), mode="replicate")
     rows = padded[..., :-2, :] + padded[..., 1:-1, :] + padded[..., 2:, :]
     return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
+
+
+@torch.no_grad()
+def _gather_witnesses(queries: ViewTokens, surface: Float[Tensor, "b v h w"]) -> _Witnesses:
+    cameras, ranges, sharing = queries.views.cameras, queries.ranges, queries.sharing
+    if sharing is None:
+        return _Witnesses(cameras, ranges, surface, torch.arange(surface.shape[1], device=surface.device))
+    places = torch.tensor(sharing.own, device=surface.device)
+    return _Witnesses(cameras.map(sharing.gather), ranges.map(sharing.gather), sharing.gather(surface), places)

@@ -1,0 +1,78 @@
+"""Differentiable sums and gathers over a view group.
+
+Their backward passes sum over the ranks: where every rank computes its own loss and the mean over all ranks of the
+gradients is taken, as data parallelism does, the result is the gradient of the mean of the losses (MODEL.md, Many GPUs
+on one scene).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lrm_ttt.parallel.view_group import ViewGroup
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, process_group: dist.ProcessGroup) -> Tensor:
+        ctx.process_group = process_group
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=process_group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=ctx.process_group)
+        return total, None
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: ViewGroup) -> Tensor:
+        ctx.group = group
+        gathered = tensor.new_empty(group.size, *tensor.shape)
+        dist.all_gather_into_tensor(gathered, tensor.contiguous(), group=group.process_group)
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        own = gradient.new_empty(gradient.shape[1:])
+        dist.reduce_scatter_tensor(own, gradient.contiguous(), group=ctx.group.process_group)
+        return own, None
+
+
+@torch._dynamo.disable
+def sum_over(group: ViewGroup, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the sums of `tensors` (of one dtype) over the ranks of a group, by a single all-reduce."""
+    if not group.is_shared:
+        return list(tensors)
+    packed = torch.cat([tensor.flatten() for tensor in tensors])
+    parts = _Sum.apply(packed, group.process_group).split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+@torch._dynamo.disable
+def sizes_over(group: ViewGroup, size: int, device: torch.device) -> list[int]:
+    """Return the number that each rank has."""
+    sizes = torch.empty(group.size, dtype=torch.long, device=device)
+    own = torch.tensor([size], device=device)
+    dist.all_gather_into_tensor(sizes, own, group=group.process_group)
+    return [int(each) for each in sizes]
+
+
+@torch._dynamo.disable
+def gather(group: ViewGroup, tensor: Tensor, sizes: Sequence[int], dim: int) -> Tensor:
+    """Concatenate along `dim` what each rank has; rank r has `sizes[r]` there, which all ranks know."""
+    if not group.is_shared:
+        return tensor
+    assert tensor.shape[dim] == sizes[group.rank] and len(sizes) == group.size
+    front = tensor.movedim(dim, 0)
+    short = max(sizes) - front.shape[0]
+    # A collective moves equal pieces: shorter ones are filled up, and cut again.
+    filled = torch.cat([front, front.new_zeros(short, *front.shape[1:])]) if short else front
+    pieces = _Gather.apply(filled, group)
+    return torch.cat([piece[:size] for piece, size in zip(pieces, sizes, strict=True)]).movedim(0, dim)
