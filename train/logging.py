@@ -1,22 +1,65 @@
-"""What a run tells: metrics.jsonl and TensorBoard for programs, a bar or a line every half minute for people."""
+"""What a run tells: metrics.jsonl, pictures and trackers for later, a bar or a line every half minute for now."""
 
+import importlib.util
 import json
 import logging
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
+from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from lrm_ttt.errors import BackendUnavailable
+
 logger = logging.getLogger("lrm_ttt.train")
 SECONDS_BETWEEN_LINES = 30.0
-METRICS_FILE = "metrics.jsonl"
+METRICS_FILE, PICTURES_FOLDER = "metrics.jsonl", "pictures"
+PROJECT = "lrm-ttt"
+# A wait for data above this share of a step's time is told.
+TELL_DATA_SHARE = 0.05
+
+
+def check_trackers(trackers: Sequence[str]) -> None:
+    """Raise `BackendUnavailable` for a tracker that is not installed; Accelerate would leave it out without a word."""
+    for name in trackers:
+        if importlib.util.find_spec(name) is None:
+            raise BackendUnavailable(
+                f"trackers: {name} is not installed. Run `pip install {name}`, or take it out of trackers: "
+                f"{METRICS_FILE} is written in any case."
+            )
+
+
+def start_trackers(accelerator: Accelerator, trackers: Sequence[str], folder: Path, config: Mapping[str, Any]) -> None:
+    """Begin to log to the trackers that `accelerator` was made for.
+
+    Weights & Biases takes WANDB_MODE and its other variables from the environment, and the configuration of the run.
+    Raises `BackendUnavailable` where it does not start, for example without a key.
+    """
+    check_trackers(trackers)
+    if not trackers:
+        return
+    options: dict[str, Any] = {}
+    failures: tuple[type[Exception], ...] = ()
+    if "wandb" in trackers:
+        import wandb
+
+        options["wandb"] = {"dir": str(folder), "name": folder.resolve().name, "config": dict(config)}
+        failures = (wandb.Error,)
+    try:
+        accelerator.init_trackers(PROJECT, init_kwargs=options)
+    except failures as error:
+        raise BackendUnavailable(
+            f"trackers: wandb does not start: {' '.join(str(error).split())} "
+            "Run `wandb login`, set WANDB_MODE=offline, or take wandb out of trackers."
+        ) from error
 
 
 class Stopwatch:
@@ -69,11 +112,37 @@ class RunningMeans:
         return means
 
 
+def status_line(
+    stage: str,
+    means: Mapping[str, float],
+    rates: Mapping[str, float],
+    held_out: Mapping[str, float],
+    seconds: Mapping[str, float],
+    skipped: int,
+) -> str:
+    """Return what matters while one watches; everything else is in the metrics.
+
+    `means` are those of the steps, `rates` from `throughput.rates`, `held_out` the last validation, `seconds` the
+    stopwatch's, of which waiting for data is told where it is much.
+    """
+    parts = [stage, f"loss {means['loss']:.4g}"]
+    parts += [f"psnr {means['psnr']:.2f}"] if "psnr" in means else []
+    parts += [f"held out {held_out['psnr']:.2f} dB"] if "psnr" in held_out else []
+    parts += [f"{rates['scenes_per_s']:.3g} scenes/s", f"{rates['utilisation']:.0%} of peak"]
+    parts += [f"{rates['memory_gb']:.1f} GB"]
+    # Parts of the forward pass are in it already.
+    whole = sum(value for name, value in seconds.items() if ":" not in name)
+    if seconds.get("data", 0.0) > TELL_DATA_SHARE * whole:
+        parts.append(f"{seconds['data'] / whole:.0%} waiting for data")
+    return "  ".join([*parts, f"skipped {skipped}"] if skipped else parts)
+
+
 class Reporter:
     """Write a run's metrics, on the main rank alone."""
 
     def __init__(self, folder: Path, accelerator: Accelerator, total_steps: int, tensorboard: bool) -> None:
         self.accelerator = accelerator
+        self.folder = folder
         self.total_steps = total_steps
         self.trackers = tensorboard
         self.is_main = accelerator.is_main_process
@@ -93,8 +162,21 @@ class Reporter:
         self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self.file.flush()
         if self.trackers:
-            numbers = {f"{kind}/{name}": value for name, value in values.items() if isinstance(value, float | int)}
+            numbers = {name: value for name, value in _flat(kind, values) if isinstance(value, float | int)}
             self.accelerator.log(numbers, step=step)
+
+    def picture(self, name: str, step: int, picture: Image.Image) -> None:
+        """Keep a picture as pictures/step-N.png, and show it in the trackers as `name`."""
+        if not self.is_main:
+            return
+        path = self.folder / PICTURES_FOLDER / f"step-{step}.png"
+        path.parent.mkdir(exist_ok=True)
+        picture.save(path)
+        for tracker in self.accelerator.trackers if self.trackers else ():
+            pixels = np.asarray(picture)[None]
+            # TensorBoard would look for the channels in front.
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images({name: pixels}, step=step, **layout)
 
     def show(self, step: int, text: str) -> None:
         """Move the progress bar; without a terminal print a line, at most every half minute."""
@@ -121,3 +203,12 @@ class Reporter:
             self.file.close()
         if self.trackers:
             self.accelerator.end_training()
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of nested mappings, their names joined by strokes."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(f"{prefix}/{name}", value)
+        else:
+            yield f"{prefix}/{name}", value

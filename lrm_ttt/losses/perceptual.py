@@ -78,7 +78,7 @@ def _load(path: Path, network: str) -> Mapping[str, Tensor]:
     except (OSError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise InvalidConfig(
             f"losses.perceptual: the file {path} with the weights of '{network}' cannot be read: "
-            f"{' '.join(str(error).split())[:200]}. Give a file with torchvision's names, or set losses.perceptual to 0."
+            f"{' '.join(str(error).split())[:200]}. Give a file with torchvision's names, or set the weight to 0."
         ) from error
 
 
