@@ -46,7 +46,7 @@ def validation_batches(
     """
     if config.source is not None:
         assert model is not None, "captures are read in the patches and the frame of a model"
-        dataset = _open(config.source)
+        dataset = open_dataset(config.source)
         indices = range(min(config.num_scenes, len(dataset)))
         return [_held_out(dataset.open(index), config, model).to(device) for index in indices]
     scenes = ProceduralConfig(
@@ -103,7 +103,7 @@ class BatchSource:
         self.config, self.place, self.device = config, place, device
         sources = config.data.sources or (DatasetConfig("procedural", layout="procedural"),)
         self.weights = [source.weight for source in sources]
-        self.datasets = [None if source.layout == "procedural" else _open(source) for source in sources]
+        self.datasets = [None if source.layout == "procedural" else open_dataset(source) for source in sources]
         reads = any(dataset is not None for dataset in self.datasets)
         for stage in config.stages if reads else ():
             views_needed(stage.views, max(stage.views.num_inputs or stage.num_inputs), stage.num_targets)
@@ -168,10 +168,10 @@ class BatchSource:
         return made if made.batch is None else dataclasses.replace(made, batch=made.batch.to(self.device))
 
 
-def _open(source: DatasetConfig) -> "SceneDataset":
-    from lrm_ttt.data.dataset import open_dataset
+def open_dataset(source: DatasetConfig) -> "SceneDataset":
+    from lrm_ttt.data import dataset
 
-    return open_dataset(source)
+    return dataset.open_dataset(source)
 
 
 class Prefetcher:
