@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lrm_ttt.errors import LrmTttError
+
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -27,7 +29,7 @@ class Loader(Generic[T]):
     def __init__(
         self, make: Callable[[K], T], keys: Iterator[K], num_workers: int, ahead: bool, receive: Callable[[T], T]
     ) -> None:
-        made: Iterator[T] = map(make, keys) if num_workers == 0 else iter(_in_workers(make, keys, num_workers))
+        made: Iterator[T] = map(make, keys) if num_workers == 0 else _in_workers(make, keys, num_workers)
         self.made: Iterator[T] | None = map(receive, made)
         # Always one and the same thread, so that a resumed run meets the same number of threads in every sum.
         self.pool = ThreadPoolExecutor(1, "scenes") if ahead else None
@@ -70,8 +72,8 @@ class _Made(Dataset[Any]):
         return self.make(key)
 
 
-def _in_workers(make: Callable[[K], T], keys: Iterator[K], num_workers: int) -> DataLoader[T]:
-    """Return what makes each key's thing in one of `num_workers` processes, none of them a fork of this one.
+def _in_workers(make: Callable[[K], T], keys: Iterator[K], num_workers: int) -> Iterator[T]:
+    """Return each key's thing, made in one of `num_workers` processes, none of them a fork of this one.
 
     A fork would copy locks that threads of this process hold. The server that workers are forked from has imported
     what they need, once.
@@ -80,7 +82,7 @@ def _in_workers(make: Callable[[K], T], keys: Iterator[K], num_workers: int) -> 
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
         context.set_forkserver_preload([make.__class__.__module__])
-    return DataLoader(
+    loader = DataLoader(
         _Made(make),
         batch_size=None,
         sampler=keys,  # type: ignore[arg-type]
@@ -92,6 +94,20 @@ def _in_workers(make: Callable[[K], T], keys: Iterator[K], num_workers: int) -> 
         # Otherwise the numbers that PyTorch draws for its workers change all others that this process draws.
         generator=torch.Generator(),
     )
+    # The workers begin now, in the thread that asks, and not when the first thing is waited for.
+    return _explained(iter(loader))
+
+
+def _explained(made: Iterator[T]) -> Iterator[T]:
+    try:
+        yield from made
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        raise LrmTttError(
+            f"A process that reads scenes was killed ({error}), most often for want of memory or of shared memory "
+            "(/dev/shm). Lower data.num_workers or the stage's batch_size, or give more; then resume."
+        ) from error
 
 
 def _as_it_is(made: T) -> T:

@@ -38,15 +38,15 @@ def load_views(
     patch_size: int = 8,
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
     max_pixels: int = MAX_PIXELS,
+    report_crops: bool = True,
 ) -> Views:
     """Decode the views `indices` `[v]` at one size, in float32.
 
     Transparent images are composited on `background` (0..1, straight alpha) at full resolution, and their alpha becomes
     the mask; lens distortion is undone; then each image is centre-cropped to the shape of `image_size` and resized
-    (antialiased) to cover it. The intrinsics follow every step, and so do depths, of which none are mixed.
-    `image_size` None takes `choose_image_size`. Raises
-    `UnreadableScene` for an image that cannot be decoded, `InvalidConfig` for a size that is no multiple of
-    `patch_size`.
+    (antialiased) to cover it, which `report_crops` warns of where much is lost. The intrinsics follow every step, and
+    so do depths, of which none are mixed. `image_size` None takes `choose_image_size`. Raises `UnreadableScene` for an
+    image that cannot be decoded, `InvalidConfig` for a size that is no multiple of `patch_size`.
     """
     assert len(indices) > 0
     size = (
@@ -60,7 +60,8 @@ def load_views(
             f"image size {size.height} {size.width} (height, width) is not made of patches of {patch_size}. "
             f"Take {near[0]} {near[1]}."
         )
-    _report_crops(source, indices, size)
+    if report_crops:
+        _report_crops(source, indices, size)
     with ThreadPoolExecutor(NUM_WORKERS) as pool:
         loaded = list(pool.map(lambda index: _load_one(source, index, size, background), indices))
     alphas = [view.alpha for view in loaded]

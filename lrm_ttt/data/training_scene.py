@@ -37,7 +37,8 @@ def load_scene(
     size, num_inputs = ImageSize(*image_size), len(choice.inputs)
     chosen = (*choice.inputs, *choice.targets)
     different = sorted(set(chosen))
-    views = load_views(source, different, size, patch_size=patch_size, background=background)
+    # A run crops the same captures the same way a thousand times over.
+    views = load_views(source, different, size, patch_size=patch_size, background=background, report_crops=False)
     loaded = load_cameras(source, different, size)
     world = Cameras(source.cam_to_world[different].double(), loaded.intrinsics.double(), size)
     where = [different.index(view) for view in chosen]

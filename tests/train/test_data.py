@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lrm_ttt.data.config import DataConfig, DatasetConfig, ViewSamplingConfig
-from lrm_ttt.errors import InvalidConfig, UnreadableScene
+from lrm_ttt.errors import InvalidConfig, LrmTttError, UnreadableScene
 from lrm_ttt.scene.similarity import normalising_similarity
 from lrm_ttt.scene.views import SceneBatch
 from lrm_ttt.train.batches import HALF, draw_num_inputs
@@ -213,6 +213,15 @@ def test_workers_change_no_bit_and_leave_signals_alone(captures: Captures, runni
     assert all_same([*first, *rest], drawn(reading(CAPTURES, PROCEDURAL), 12))
     running.close()
     assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_was_killed_is_told_of(running: BatchSource) -> None:
+    running.next()
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    with pytest.raises(LrmTttError, match="A process that reads scenes was killed"):
+        # What was made before still comes.
+        [running.next() for _ in range(20)]
 
 
 def test_a_broken_scene_is_named_and_replaced(captures: Captures) -> None:
