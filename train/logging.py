@@ -37,8 +37,10 @@ def check_trackers(trackers: Sequence[str]) -> None:
             )
 
 
-def start_trackers(accelerator: Accelerator, trackers: Sequence[str], folder: Path, config: Mapping[str, Any]) -> None:
-    """Begin to log to the trackers that `accelerator` was made for.
+def start_trackers(
+    accelerator: Accelerator, trackers: Sequence[str], folder: Path, config: Mapping[str, Any], step: int = 0
+) -> None:
+    """Begin to log to the trackers that `accelerator` was made for, after `step` of a run that goes on.
 
     Weights & Biases takes WANDB_MODE and its other variables from the environment, and the configuration of the run.
     Raises `BackendUnavailable` where it does not start, for example without a key.
@@ -46,7 +48,8 @@ def start_trackers(accelerator: Accelerator, trackers: Sequence[str], folder: Pa
     check_trackers(trackers)
     if not trackers:
         return
-    options: dict[str, Any] = {}
+    # What a run that was killed logged after its last checkpoint comes again.
+    options: dict[str, Any] = {"tensorboard": {"purge_step": step + 1}} if step else {}
     failures: tuple[type[Exception], ...] = ()
     if "wandb" in trackers:
         import wandb
@@ -123,29 +126,31 @@ def status_line(
     """Return what matters while one watches; everything else is in the metrics.
 
     `means` are those of the steps, `rates` from `throughput.rates`, `held_out` the last validation, `seconds` the
-    stopwatch's, of which waiting for data is told where it is much.
+    stopwatch's for a whole "step" and in it for "data", told where it is much.
     """
     parts = [stage, f"loss {means['loss']:.4g}"]
     parts += [f"psnr {means['psnr']:.2f}"] if "psnr" in means else []
     parts += [f"held out {held_out['psnr']:.2f} dB"] if "psnr" in held_out else []
     parts += [f"{rates['scenes_per_s']:.3g} scenes/s", f"{rates['utilisation']:.0%} of peak"]
     parts += [f"{rates['memory_gb']:.1f} GB"]
-    # Parts of the forward pass are in it already.
-    whole = sum(value for name, value in seconds.items() if ":" not in name)
-    if seconds.get("data", 0.0) > TELL_DATA_SHARE * whole:
-        parts.append(f"{seconds['data'] / whole:.0%} waiting for data")
+    waiting = seconds.get("data", 0.0) / max(seconds["step"], 1e-9)
+    parts += [f"{waiting:.0%} waiting for data"] if waiting > TELL_DATA_SHARE else []
     return "  ".join([*parts, f"skipped {skipped}"] if skipped else parts)
 
 
 class Reporter:
-    """Write a run's metrics, on the main rank alone."""
+    """Write a run's metrics, on the main rank alone; what was written after `step` is forgotten, for it comes again."""
 
-    def __init__(self, folder: Path, accelerator: Accelerator, total_steps: int, tensorboard: bool) -> None:
+    def __init__(
+        self, folder: Path, accelerator: Accelerator, total_steps: int, tensorboard: bool, step: int = 0
+    ) -> None:
         self.accelerator = accelerator
         self.folder = folder
         self.total_steps = total_steps
         self.trackers = tensorboard
         self.is_main = accelerator.is_main_process
+        if self.is_main:
+            forget_after(folder / METRICS_FILE, step)
         self.file = (folder / METRICS_FILE).open("a", encoding="utf-8") if self.is_main else None
         self.progress: Progress | None = None
         self.last_line = 0.0
@@ -203,6 +208,22 @@ class Reporter:
             self.file.close()
         if self.trackers:
             self.accelerator.end_training()
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Leave the lines of metrics up to `step`; none for 0, where a run begins. A line that was torn off goes too."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if step else []:
+        try:
+            known = line.endswith("\n") and json.loads(line)["step"] <= step
+        except (json.JSONDecodeError, KeyError, TypeError):
+            known = False
+        kept += [line] if known else []
+    temporary = path.with_name(f".writing-{path.name}")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -26,8 +26,8 @@ KNOWN_PEAKS = (
     ("L40S", 362e12),
     ("L4", 121e12),
 )
-MEASURING_S = 0.3
-MEASURED_TOKENS = 4096
+MEASURING_S = 0.2
+MEASURED_TOKENS = 2048
 
 
 @dataclasses.dataclass(frozen=True)

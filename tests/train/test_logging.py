@@ -70,6 +70,30 @@ def test_without_trackers_metrics_and_pictures_are_written(tmp_path: Path) -> No
     assert (tmp_path / "pictures" / "step-0.png").is_file() and not list(tmp_path.rglob("events.out.*"))
 
 
+def test_what_a_killed_run_told_after_its_checkpoint_is_forgotten(tmp_path: Path) -> None:
+    def tell(first: int, last: int, after: int) -> None:
+        accelerator = Accelerator(log_with=["tensorboard"], project_dir=str(tmp_path))
+        start_trackers(accelerator, ("tensorboard",), tmp_path, {}, after)
+        reporter = Reporter(tmp_path, accelerator, 10, True, after)
+        for step in range(first, last + 1):
+            reporter.record("train", step, {"loss": float(10 * after + step)})
+        reporter.close()
+
+    path = tmp_path / "metrics.jsonl"
+    tell(1, 5, 0)
+    with path.open("a") as file:
+        file.write('{"kind": "tra')
+    tell(4, 6, 3)
+    expected = [(1, 1.0), (2, 2.0), (3, 3.0), (4, 34.0), (5, 35.0), (6, 36.0)]
+    assert [(line["step"], line["loss"]) for line in map(json.loads, path.read_text().splitlines())] == expected
+    events = EventAccumulator(str(next(tmp_path.rglob("events.out.*")).parent))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == expected
+    # A run that begins anew in a folder without a checkpoint has nothing to keep.
+    tell(1, 1, 0)
+    assert len(path.read_text().splitlines()) == 1
+
+
 def test_a_tracker_that_is_not_installed_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else found(name))
@@ -103,9 +127,9 @@ def test_wandb_without_a_key_is_one_error(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_line_tells_what_matters() -> None:
     means = {"loss": 0.012345, "psnr": 21.456, "gradient_norm": 1.0}
-    text = status_line("64px", means, RATES, {"psnr": 22.0}, {"data": 0.01, "forward": 0.5, "forward: head": 0.4}, 0)
+    text = status_line("64px", means, RATES, {"psnr": 22.0}, {"data": 0.01, "step": 0.5}, 0)
     assert text == "64px  loss 0.01235  psnr 21.46  held out 22.00 dB  1.25 scenes/s  38% of peak  1.0 GB"
-    text = status_line("64px", {"loss": 1.0}, RATES, {}, {"data": 0.25, "forward": 0.75, "forward: head": 0.7}, 2)
+    text = status_line("64px", {"loss": 1.0}, RATES, {}, {"data": 0.25, "step": 1.0}, 2)
     assert text == "64px  loss 1  1.25 scenes/s  38% of peak  1.0 GB  25% waiting for data  skipped 2"
 
 
