@@ -1,4 +1,4 @@
-"""What a step of training moves, holds and computes, from shapes alone. Free of torch.
+"""What a step of training moves and holds, from shapes alone. Free of torch.
 
 Bytes that autograd keeps are counted constants (tests/eval/test_scaling.py counts them again); what a renderer, a
 compiler or an allocator takes besides is not included. `scaling_tables.py` prints it for docs/scaling.md.
@@ -113,30 +113,6 @@ def num_readers(model: ModelConfig, step: Step) -> int:
     if model.representation == "images":
         return step.num_targets
     return step.num_inputs if model.backbone.schedule == "causal" else 0
-
-
-def forward_flops(model: ModelConfig, step: Step) -> float:
-    """Return the operations of one forward pass over one scene (2 for a multiplication and addition).
-
-    Attention linears 8 n d^2, window attention 4 n t d, memory linears 8 n d^2, update 12 n d f, query 6 n d f, MLP 4
-    n d^2 m, Newton-Schulz 15 (4 c^2 f + 2 c^3) for each update and memory head, and what decodes features.
-    """
-    backbone, window = model.backbone, tokens_of_a_view(model, step)
-    d, c = backbone.width, backbone.memory.head_dim
-    f = c * backbone.memory.multiple
-    written = step.num_inputs * window
-    readers = num_readers(model, step) * window
-    everywhere = 16 * d * d + 4 * window * d + 6 * d * f + 4 * d * d * backbone.feed_forward_multiple
-    iterations = 3 * backbone.memory.newton_schulz_steps * num_updates(model, step) * (d // c)
-    orthogonal = iterations * (4 * c * c * f + 2 * c**3)
-    blocks = (written + readers) * everywhere + 12 * written * d * f + orthogonal
-    decoded = readers or written
-    return float(backbone.num_blocks * blocks + 2 * decoded * d * model.tokenizer.patch_size**2 * channels(model))
-
-
-def step_flops(model: ModelConfig, step: Step) -> float:
-    """Return the operations of one step on all ranks: the backward pass counts twice, a recomputed forward once."""
-    return (4 if step.checkpointing else 3) * forward_flops(model, step) * step.num_scenes
 
 
 def traffic(model: ModelConfig, step: Step) -> list[Traffic]:

@@ -14,8 +14,9 @@ import tyro
 
 from lrm_ttt.config_io import load_yaml
 from lrm_ttt.errors import LrmTttError
-from lrm_ttt.eval.scaling import Step, forward_flops, memory, num_parameters, step_flops, traffic, view_rate
+from lrm_ttt.eval.scaling import Step, memory, num_parameters, traffic, view_rate
 from lrm_ttt.model.config import ModelConfig
+from lrm_ttt.model.flops import count_flops
 
 GIGA, TERA = 1e9, 1e12
 
@@ -82,7 +83,8 @@ def worlds_table(model: ModelConfig, wanted: Assumptions) -> str:
     for views in wanted.views:
         for world in (1, 8, 64, 512):
             step = arrange(model, wanted, views, world)
-            seconds = step_flops(model, step) / world / wanted.tflops / TERA
+            flops = count_flops(model, views, wanted.image_size, step.num_targets).training_recomputed
+            seconds = step.num_scenes * flops / world / wanted.tflops / TERA
             sent = [
                 sum(one.sent for one in traffic(model, dataclasses.replace(step, strategy=strategy)))
                 for strategy in ("ddp", "fsdp2")
@@ -125,7 +127,7 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def report(model: ModelConfig, wanted: Assumptions) -> str:
     """Return all tables, with a heading for each."""
     size = "x".join(map(str, wanted.image_size))
-    flops = ", ".join(f"{forward_flops(model, Step(views, wanted.image_size)) / TERA:.0f}" for views in wanted.views)
+    flops = ", ".join(f"{count_flops(model, views, wanted.image_size).forward / TERA:.0f}" for views in wanted.views)
     return "\n\n".join(
         [
             f"{num_parameters(model):,} parameters; TFLOP of a forward pass at {wanted.views} views of {size}: {flops}",
