@@ -2,7 +2,9 @@
 
 import atexit
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
@@ -115,8 +117,17 @@ def _as_it_is(made: T) -> T:
 
 
 def _begin_worker(worker: int) -> None:
-    """Leave signals to the process that trains: it ends the workers itself, once it has its checkpoint."""
+    """Live as long as the process that trains. Signals are left to it: it ends the workers once it has a checkpoint."""
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+def _leave_with_parent() -> None:
+    # PyTorch looks for another parent, which a fork of a server never gets. Nobody is left to tell of an exit.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
