@@ -9,6 +9,7 @@ import torch
 from lrm_ttt.model.config import ModelConfig
 from lrm_ttt.model.flops import count_flops
 from lrm_ttt.pipeline.memory import peak_memory_mb
+from lrm_ttt.scene.views import SceneBatch
 
 # Dense bf16 FLOP/s by a part of what CUDA calls the device, the more particular part first. From NVIDIA's data sheets,
 # which give twice as much, with sparsity, from Hopper on.
@@ -46,9 +47,9 @@ class Peak:
 class Work:
     """What was done: scenes, input views and their tokens, and the model's FLOP; steps and ranks may be added up."""
 
-    scenes: int = 0
-    views: int = 0
-    tokens: int = 0
+    scenes: float = 0.0
+    views: float = 0.0
+    tokens: float = 0.0
     flops: float = 0.0
 
     def __add__(self, other: "Work") -> "Work":
@@ -60,14 +61,15 @@ class Work:
         )
 
 
-def training_work(
-    model: ModelConfig, num_scenes: int, num_inputs: int, image_size: tuple[int, int], num_targets: int
-) -> Work:
-    """Return the work of one batch; in a view group that of all its ranks together."""
-    height, width = image_size
-    tokens = num_inputs * (height // model.tokenizer.patch_size) * (width // model.tokenizer.patch_size)
-    flops = count_flops(model, num_inputs, image_size, num_targets).training
-    return Work(num_scenes, num_scenes * num_inputs, num_scenes * tokens, num_scenes * flops)
+def batch_work(model: ModelConfig, batch: SceneBatch) -> Work:
+    """Return the work of learning from a batch; in a view group that of all its ranks together."""
+    assert batch.targets is not None
+    num_scenes, num_inputs = batch.inputs.shape
+    size = batch.inputs.image_size
+    tokens = num_inputs * (size.height // model.tokenizer.patch_size) * (size.width // model.tokenizer.patch_size)
+    flops = count_flops(model, num_inputs, (size.height, size.width), batch.targets.shape[1]).training
+    parts = (1, num_inputs, tokens, flops)
+    return Work(*(float(num_scenes * part) for part in parts))
 
 
 def rates(work: Work, seconds: float, num_ranks: int, peak: Peak, device: torch.device) -> dict[str, float]:

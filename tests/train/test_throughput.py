@@ -1,30 +1,32 @@
 """Rates are work over time, whoever did it."""
 
-import dataclasses
 import time
 
 import pytest
 import torch
 
+from lrm_ttt.data.procedural import ProceduralConfig, sample_batch
 from lrm_ttt.model.config import ModelConfig
 from lrm_ttt.model.flops import count_flops
 from lrm_ttt.train import throughput
-from lrm_ttt.train.throughput import Peak, Work, find_peak, rates, training_work
+from lrm_ttt.train.throughput import Peak, Work, batch_work, find_peak, rates
 
 CPU = torch.device("cpu")
 
 
 def test_work_of_steps_and_ranks_adds_up() -> None:
     model = ModelConfig()
-    one = training_work(model, 1, 4, (64, 96), 3)
-    assert dataclasses.astuple(training_work(model, 3, 4, (64, 96), 3)) == dataclasses.astuple(one + one + one)
-    assert (one.scenes, one.views, one.tokens) == (1, 4, 4 * 8 * 12)
-    assert one.flops == count_flops(model, 4, (64, 96)).training
-    assert Work() + one == one
+    one, three = (
+        batch_work(model, sample_batch(ProceduralConfig((16, 24), (4, 4), 3), count, torch.Generator().manual_seed(0)))
+        for count in (1, 3)
+    )
+    assert three == one + one + one and Work() + one == one
+    assert (one.scenes, one.views, one.tokens) == (1, 4, 4 * 2 * 3)
+    assert one.flops == count_flops(model, 4, (16, 24)).training
 
 
 def test_rates() -> None:
-    work = Work(6, 24, 2400, 3e12)
+    work = Work(6.0, 24.0, 2400.0, 3e12)
     found = rates(work, 2.0, 4, Peak(1.5e12, True), CPU)
     memory = found.pop("memory_gb")
     assert found == {
