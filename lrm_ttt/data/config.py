@@ -60,9 +60,10 @@ class ViewSamplingConfig:
 
     `span` draws a number in that range, and takes as many consecutive frames (None: the whole capture); `pool` draws
     that many views of the span (None: all), from which inputs and targets come. `num_inputs` lists numbers of inputs,
-    one of which is drawn for each batch (empty: the stage's range). With `order` "prefix" the inputs are the first of
-    the pool, in the order of the capture, as a stream would bring them; "random" shuffles. `targets` are "held_out"
-    from the inputs, or "any" views of the pool, inputs among them.
+    one of which is drawn for each batch (empty: the stage's range). With `order` "prefix" inputs and targets are the
+    first views of the pool, in the order of the capture, as a stream would bring them, the first and the last of them
+    inputs; "random" shuffles. `targets` are "held_out" from the inputs, or "any" of these views, inputs among them.
+    Procedural scenes heed `num_inputs` alone.
     """
 
     span: tuple[int, int] | None = None
