@@ -19,7 +19,7 @@ KEPT_BY_TOKEN, KEPT_BY_HIDDEN = 104.7, 34.0
 KEPT_BY_ENTRY, KEPT_BY_GRAM = 60.2, 92.2
 # Kept by the head for a pixel: fixed, for a triple of spherical harmonics, and for a unit of width of its share of a
 # token; and by the tokenizer for a pixel.
-KEPT_BY_GAUSSIAN, KEPT_BY_HARMONIC, KEPT_BY_FEATURE, KEPT_BY_PIXEL = 136.0, 12.0, 6.0, 24.0
+KEPT_BY_GAUSSIAN, KEPT_BY_HARMONIC, KEPT_BY_FEATURE, KEPT_BY_PIXEL = 108.0, 12.0, 6.0, 24.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Traffic:
     operation: Literal["all_reduce", "all_gather", "reduce_scatter"]
     what: str
     calls: int
-    payload: float
+    payload: int
     ranks: int
 
     @property

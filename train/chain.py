@@ -5,6 +5,7 @@ import gc
 from collections.abc import Iterator, Sequence
 
 import torch
+from accelerate import PartialState
 
 from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.train.checkpointing import list_checkpoints
@@ -39,7 +40,7 @@ def _train(run: PlannedRun, options: RunOptions) -> Progress:
     trainer = Trainer(run.config, run.folder, options)
     progress = trainer.run()
     # The next run reads what the main process has written.
-    trainer.accelerator.wait_for_everyone()
+    PartialState().wait_for_everyone()
     del trainer
     # Compiled blocks hold on to the model that they were compiled for.
     torch._dynamo.reset()
