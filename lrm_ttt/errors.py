@@ -27,3 +27,7 @@ class BackendUnavailable(LrmTttError):
 
 class OutputExists(LrmTttError):
     """The output folder holds another result, and nobody asked to replace it."""
+
+
+class RunFailed(LrmTttError):
+    """A run cannot go on: it diverged, its data is broken, or its disk is full; the message says where it can resume."""

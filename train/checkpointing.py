@@ -1,15 +1,17 @@
-"""Checkpoints of a run: written to a temporary folder and renamed, verified when read, the last few kept."""
+"""Checkpoints of a run: written to a temporary folder and renamed, verified when read; the last few and some others are
+kept."""
 
 import base64
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -27,33 +29,33 @@ def save_checkpoint(
     parts: Mapping[str, Mapping[str, Tensor]],
     state: Mapping[str, Any],
     keep: int,
-    spare: int = -1,
+    spare: Collection[int] = (),
 ) -> Path:
-    """Write RUN/checkpoints/step-N whole or not at all; remove all but the last `keep` and that of step `spare`."""
+    """Write RUN/checkpoints/step-N whole or not at all; remove all but the last `keep` and those of the steps `spare`.
+
+    Raises `OSError` where the disk is full: what was there before is still there.
+    """
     assert set(parts) == set(PARTS)
     root = run / FOLDER
     root.mkdir(parents=True, exist_ok=True)
-    for abandoned in root.glob(".writing-*"):
+    for abandoned in (*root.glob(".writing-*"), *root.glob(".removing-*")):
         shutil.rmtree(abandoned)
     final = folder_of(run, step)
     temporary = root / f".writing-{final.name}"
-    temporary.mkdir()
-    digests = {}
-    for name, tensors in parts.items():
-        path = temporary / f"{name}.safetensors"
-        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
-        digests[path.name] = _digest(path)
-    text = json.dumps({**state, "step": step, "random": random_state(), "sha256": digests}, indent=2)
-    (temporary / STATE_FILE).write_text(text + "\n", encoding="utf-8")
-    for path in temporary.iterdir():
-        _flush(path)
+    try:
+        _write(temporary, step, parts, state)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        # The writer of tensors has an error of its own for a full disk.
+        raise error if isinstance(error, OSError) else OSError(str(error)) from error
     if final.exists():
-        shutil.rmtree(final)
+        _remove(final)
     temporary.replace(final)
     _flush(root)
+    kept = {folder_of(run, each) for each in spare}
     for old in list_checkpoints(run)[:-keep]:
-        if old != folder_of(run, spare):
-            shutil.rmtree(old)
+        if old not in kept:
+            _remove(old)
     return final
 
 
@@ -88,6 +90,26 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[st
             )
         parts[name] = read_weights(file)
     return parts, state
+
+
+def _write(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    folder.mkdir()
+    digests = {}
+    for name, tensors in parts.items():
+        path = folder / f"{name}.safetensors"
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
+        digests[path.name] = _digest(path)
+    text = json.dumps({**state, "step": step, "sha256": digests}, indent=2)
+    (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+    for path in folder.iterdir():
+        _flush(path)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint so that no moment leaves half of it."""
+    doomed = folder.with_name(f".removing-{folder.name}")
+    folder.replace(doomed)
+    shutil.rmtree(doomed)
 
 
 def random_state() -> dict[str, str]:

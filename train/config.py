@@ -120,7 +120,8 @@ class TrainConfig:
     parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
     seed: int = 0
     # bf16 where the hardware multiplies it (CUDA, AVX512_BF16, AMX) under `auto`; parameters and optimiser stay fp32.
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # With `fp64` everything is, which is slow: to compare runs to the last digits.
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     compile: bool = True
     # Recompute the blocks in the backward pass, which saves memory and costs a third more time.
     activation_checkpointing: bool = False

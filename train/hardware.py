@@ -14,7 +14,9 @@ BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def choose_precision(wanted: str, device: torch.device) -> Precision:
-    """Return the dtypes for `auto`, `fp32` or `bf16`; `auto` is bf16 where the hardware multiplies it natively."""
+    """Return the dtypes for `auto`, `fp32`, `bf16` or `fp64`; `auto` is bf16 where the hardware multiplies it."""
+    if wanted == "fp64":
+        return Precision(torch.float64, torch.float64)
     has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else bool(cpu_flags() & BF16_FLAGS)
     if wanted == "bf16" or (wanted == "auto" and has_bf16):
         return Precision(torch.bfloat16, torch.bfloat16)

@@ -1,38 +1,27 @@
-"""The loop that changes slow weights: draw scenes, reconstruct, render, compare, step; report, validate, keep."""
+"""The loop that changes slow weights: draw scenes, learn, step; report, validate, keep."""
 
 import dataclasses
-import signal
-import threading
+import logging
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
+from typing import NoReturn
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
-
-from lrm_ttt.losses.objective import LossTerms, Objective
-from lrm_ttt.model.build import build
-from lrm_ttt.model.checkpoint import load_matching
-from lrm_ttt.model.scene_model import compile_blocks
-from lrm_ttt.scene.manipulable import cat
-from lrm_ttt.scene.views import SceneBatch, Views
-from lrm_ttt.train.config import StageConfig, TrainConfig
-from lrm_ttt.train.data import Prefetcher, training_batch, training_generator, validation_batches
-from lrm_ttt.train.hardware import choose_precision, has_compiler
-from lrm_ttt.train.logging import Reporter, RunningMeans, Stopwatch, measure_module
-from lrm_ttt.train.optimiser import Optimiser, WeightAverage
+from lrm_ttt.errors import RunFailed
+from lrm_ttt.train.config import TrainConfig
+from lrm_ttt.train.data import BatchSource, Drawn, training_generator, validation_batches
+from lrm_ttt.train.learner import Learner, check_shares
+from lrm_ttt.train.logging import Reporter, RunningMeans, Stopwatch
 from lrm_ttt.train.progress import Progress
+from lrm_ttt.train.ranks import Ranks
 from lrm_ttt.train.run_folder import RunFolder
 from lrm_ttt.train.schedule import learning_rate_factor, stage_at, timed_decay
-from lrm_ttt.train.tasks import render_targets
+from lrm_ttt.train.stopping import StopSignals
 from lrm_ttt.train.validation import validate
 
-# Every number of input views is another shape to the compiler.
-MAX_RECOMPILATIONS = 64
+logger = logging.getLogger("lrm_ttt.train")
+# The share of broken scenes means nothing before so many were drawn.
+FEWEST_SCENES = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,135 +35,140 @@ class RunOptions:
 
 
 class Trainer:
-    """One run in one folder. `run` returns when the steps are done, the time is up, or a signal came."""
+    """One run in one folder. `run` returns when the steps are done, the time is up, or a signal came.
+
+    Every rank runs the same steps: those of a view group on the same scenes, the groups on different ones. Raises
+    `RunFailed` where the run cannot go on, and what `Learner` and `BatchSource` raise before it begins.
+    """
 
     def __init__(self, config: TrainConfig, folder: Path, options: RunOptions | None = None) -> None:
         self.config = config
         self.options = options or RunOptions()
-        trackers = list(config.trackers)
-        self.accelerator = Accelerator(mixed_precision="no", log_with=trackers or None, project_dir=str(folder))
-        self.device = self.accelerator.device
-        self.folder = RunFolder(folder, config, self.options.resume, self.accelerator.is_main_process)
-        if trackers:
-            self.accelerator.init_trackers("lrm-ttt")
-        self.reporter = Reporter(folder, self.accelerator, config.total_steps, bool(trackers))
-        set_seed(config.seed)
-        self.model = build(config.model, choose_precision(config.precision, self.device))
-        if self.options.init is not None:
-            self._initialise(self.options.init)
-        self.model.backbone.checkpointing = config.activation_checkpointing
-        self.model.to(self.device).train()
-        dtype = self.model.precision.newton_schulz
-        self.optimiser = Optimiser(self.model.named_parameters(), config.optimiser, dtype)
-        self.average = WeightAverage(self.model, config.ema_decay)
-        self.progress = Progress.begin(config)
-        if self.options.resume:
-            self.progress = self.folder.restore(self.model, self.average, self.optimiser)
-        self._compile()
-        self.wrapped = self.accelerator.prepare_model(self.model)
-        self.validation = validation_batches(config.validation, self.device)
-        self.objectives: dict[int, Objective] = {}
+        check_shares(config.stages, config.parallel.ranks_per_scene)
+        self.ranks = Ranks(config.parallel, folder, config.trackers)
+        self.folder = RunFolder(folder, config, self.options.resume, self.ranks.is_main)
+        last = self.folder.read_last() if self.options.resume else None
         self.stopwatch, self.means = Stopwatch(), RunningMeans()
-        measure_module(self.model.tokenizer, self.stopwatch, "forward: evidence and tokens")
-        measure_module(self.model.head, self.stopwatch, "forward: head")
+        self.learner = Learner(config, self.ranks, self.stopwatch, self.options.init, last)
+        self.progress = Progress.begin(config) if last is None else last.progress(config)
+        self.batches = BatchSource(config, self.ranks.place, self.ranks.device)
+        held_out = validation_batches(config.validation, self.ranks.device, config.model)
+        self.validation = [batch.to(self.learner.dtype) for batch in held_out]
+        # Nothing was written so far, and what cannot be had was said.
+        self.folder.begin()
+        told = bool(config.trackers)
+        self.reporter = Reporter(folder, self.ranks.accelerator, config.total_steps, told, self.progress.step)
+        for note in self.learner.notes:
+            self.reporter.say(note)
         # Seconds of the last steps with all that belongs to them; compilation drops out of the mean in time.
         self.paces: deque[float] = deque(maxlen=100)
         self.last_saved = time.monotonic()
-        self.stop_signal: int | None = None
+        self.signals = StopSignals()
 
     def run(self) -> Progress:
         """Train until the schedule ends, the time is up or a signal comes, and leave a checkpoint in each case."""
         progress = self.progress
-        prefetcher = Prefetcher(self._draw, self.config.prefetch)
+        self.batches.start(progress.step, progress.position)
+        stopping = False
         try:
-            with self._signals():
+            with self.signals.noted():
                 if progress.step == 0:
                     # What the network knows before it has learnt anything.
                     self._validate()
-                while progress.step < progress.decay.end and self.stop_signal is None:
+                while progress.step < progress.decay.end and not stopping:
                     start = time.perf_counter()
-                    self._step(prefetcher)
-                    self._after_step()
+                    stopping = self._step()
                     self.paces.append(time.perf_counter() - start)
                     progress.seconds += self.paces[-1]
-            progress.finished = progress.step >= progress.decay.end
-            if self.stop_signal is not None:
-                name = signal.Signals(self.stop_signal).name
-                self.reporter.say(f"{name}: stopped after step {progress.step}, with a checkpoint")
-            self._save()
+                progress.finished = progress.step >= progress.decay.end
+                if stopping:
+                    self.reporter.say(f"{self.signals.name}: stopped after step {progress.step}, with a checkpoint")
+                self._save(must=True)
         finally:
-            prefetcher.close()
+            self.batches.close()
             self.reporter.close()
         return progress
 
-    def _step(self, prefetcher: Prefetcher) -> None:
-        progress, parts = self.progress, self.config.accumulation
-        stage_index, step_in_stage = stage_at(self.config, progress.step)
-        stage = self.config.stages[stage_index]
-        for part in range(parts):
-            with self.stopwatch("data"):
-                batch = prefetcher.get((progress.step, part), self._following(progress.step, part))
-            last = part == parts - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                self._learn(batch, stage_index, stage)
-            progress.scenes += stage.batch_size * self.accelerator.num_processes
+    def _step(self) -> bool:
+        """Take one step with all that belongs to it; return whether a signal has come."""
+        progress, config = self.progress, self.config
+        stage_index, step_in_stage = stage_at(config, progress.step)
+        stage = config.stages[stage_index]
+        broken = self.gather_gradients(stage_index)
         factor = learning_rate_factor(stage, step_in_stage, progress.decay, progress.step)
         with self.stopwatch("optimiser"):
-            norm, stepped = self.optimiser.step(factor * stage.lr, factor * stage.muon_lr)
-            progress.step += 1
-            if stepped:
-                self.average.update(progress.step)
-            else:
-                progress.skipped += 1
+            norm, stepped = self.learner.optimiser.step(factor * stage.lr, factor * stage.muon_lr)
+        progress.step += 1
+        progress.scenes += stage.batch_size * self.ranks.group.num_groups * config.accumulation
+        progress.position = self.batches.position
+        progress.skipped += not stepped
+        progress.skips_in_a_row = 0 if stepped else progress.skips_in_a_row + 1
+        if stepped:
+            self.learner.average.update(progress.step)
         self.means.add({"gradient_norm": norm, "lr": factor * stage.lr})
+        due = self.ranks.is_main and time.monotonic() - self.last_saved > 60 * config.checkpoint_every_minutes
+        said = {"stop": float(self.signals.received is not None), "due": float(due), "broken": float(broken)}
+        said = self.ranks.add_up(said)
+        progress.broken += int(said["broken"])
+        self._after_step(due=said["due"] > 0)
+        return said["stop"] > 0
 
-    def _after_step(self) -> None:
-        """Report, validate, look at the clock and keep a checkpoint, each when it is due."""
+    def gather_gradients(self, stage_index: int) -> int:
+        """Add up the gradients of a step's batches; return how many scenes were broken that no other rank counts."""
+        parts, broken = self.config.accumulation, 0
+        for part in range(parts):
+            with self.stopwatch("data"):
+                drawn = self.batches.next()
+            broken += self._tell_broken(drawn)
+            # No batch is part -1: what is random in a step must not repeat the draws that made the scenes.
+            generator = training_generator(self.config.seed, self.progress.step, -1, self.ranks.group.index)
+            with self.ranks.without_sync(self.learner.wrapped, last=part == parts - 1):
+                losses, *_ = self.learner.learn(drawn.batch, stage_index, generator)
+            self.means.add({"loss": losses.total, **losses.terms})
+        return broken
+
+    def _after_step(self, due: bool) -> None:
+        """Report, validate and keep a checkpoint, each when it is due; end a run that leads nowhere."""
         progress, config = self.progress, self.config
         if progress.step % config.log_every == 0:
             self._report()
+        best = False
         if progress.step % config.validate_every == 0 or progress.step == progress.decay.end:
-            self._validate()
-        due = time.monotonic() - self.last_saved > 60 * config.checkpoint_every_minutes
-        if self._decay_begins() or due:
+            best = self._validate()
+        if self._decay_begins() or due or best:
             self._save()
+        if progress.skips_in_a_row >= config.optimiser.max_skips:
+            self._fail(
+                f"{progress.skips_in_a_row} steps in a row had a gradient that is not finite or beyond "
+                f"optimiser.skip_norm ({config.optimiser.skip_norm}): the run has diverged. Go on from an earlier "
+                "checkpoint with a lower learning rate or a longer warm-up."
+            )
+        if progress.broken > config.data.max_broken * max(progress.scenes, FEWEST_SCENES):
+            self._fail(
+                f"{progress.broken} of the first {progress.scenes} scenes could not be read, more than "
+                f"data.max_broken ({config.data.max_broken:.2%}) allows. Their names are above and in metrics.jsonl: "
+                "mend or remove them (lrm-ttt data check finds more), then go on with --resume."
+            )
 
-    def _learn(self, batch: SceneBatch, stage_index: int, stage: StageConfig) -> None:
-        """Add the gradients of one batch."""
-        targets = rendered_views(batch, stage.num_input_renders)
-        # No batch is part -1: where rays are sampled must not repeat the draws that made the scenes.
-        generator = training_generator(self.config.seed, self.progress.step, -1, self.accelerator.process_index)
-        what = self.wrapped, self.config.model, batch, targets, self.stopwatch, generator
-        renderings, gaussians = render_targets(*what)
-        with self.stopwatch("losses"):
-            losses: LossTerms = self._objective(stage_index)(renderings, targets, gaussians, batch.inputs)
-        with self.stopwatch("backward"):
-            self.accelerator.backward(losses.total / self.config.accumulation)
-        self.means.add({"loss": losses.total, **losses.terms})
-
-    def _draw(self, step: int, part: int) -> SceneBatch:
-        stage = self.config.stages[stage_at(self.config, step)[0]]
-        generator = training_generator(self.config.seed, step, part, self.accelerator.process_index)
-        return training_batch(stage, generator, self.device)
-
-    def _following(self, step: int, part: int) -> tuple[int, int] | None:
-        following = (step, part + 1) if part + 1 < self.config.accumulation else (step + 1, 0)
-        return following if following[0] < self.progress.decay.end else None
-
-    def _objective(self, stage_index: int) -> Objective:
-        if stage_index not in self.objectives:
-            losses = self.config.stages[stage_index].losses
-            self.objectives[stage_index] = Objective(losses, self.config.model.tokenizer.patch_size).to(self.device)
-        return self.objectives[stage_index]
+    def _tell_broken(self, drawn: Drawn) -> int:
+        """Name scenes that could not be read, once for each view group."""
+        if self.ranks.group.rank != 0:
+            return 0
+        for told in drawn.broken:
+            logger.warning("a broken scene was skipped: %s", told)
+        if drawn.broken:
+            self.reporter.record("broken", self.progress.step + 1, {"scenes": list(drawn.broken)})
+        return len(drawn.broken)
 
     def _report(self) -> None:
-        """Write the means and the seconds per step since the last report."""
+        """Write the means over steps and ranks, and the seconds per step since the last report."""
         progress, steps = self.progress, self.config.log_every
-        means = self.means.collect()
+        means = self.ranks.mean(self.means.collect())
         seconds = {name: round(value / steps, 4) for name, value in self.stopwatch.collect().items()}
-        counts = {"scenes": progress.scenes, "skipped": progress.skipped, "hours": progress.seconds / 3600}
+        counts = {"scenes": progress.scenes, "skipped": progress.skipped, "broken": progress.broken}
         stage = self.config.stages[stage_at(self.config, progress.step - 1)[0]].name
-        self.reporter.record("train", progress.step, {**means, **counts, "stage": stage, "seconds": seconds})
+        told = {**means, **counts, "hours": progress.seconds / 3600, "stage": stage, "seconds": seconds}
+        self.reporter.record("train", progress.step, told)
         shares = ", ".join(f"{name} {value:.3f}" for name, value in seconds.items())
         terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         held_out = ", ".join(f"{name} {value:.3f}" for name, value in progress.validation.items())
@@ -182,20 +176,44 @@ class Trainer:
         text = f"{stage}  {terms}  {held_out}  {pace:.3f} s/step ({shares}), skipped {progress.skipped}"
         self.reporter.show(progress.step, text)
 
-    def _validate(self) -> None:
-        """Measure the average and the live weights on the held-out scenes."""
-        if not self.accelerator.is_main_process:
-            return
-        live = validate(self.model, self.validation)
-        self.average.swap()
-        averaged = validate(self.model, self.validation)
-        self.average.swap()
-        self.progress.validation = averaged | {f"raw_{name}": value for name, value in live.items()}
-        self.reporter.record("validation", self.progress.step, self.progress.validation)
+    def _validate(self) -> bool:
+        """Measure the average and the live weights on the held-out scenes; return whether the first is the best."""
+        live = validate(self.learner.model, self.validation, self.ranks)
+        with self.learner.averaged():
+            averaged = validate(self.learner.model, self.validation, self.ranks)
+        progress = self.progress
+        progress.validation = averaged | {f"raw_{name}": value for name, value in live.items()}
+        self.reporter.record("validation", progress.step, progress.validation)
+        if progress.step == 0 or (progress.best_step >= 0 and averaged["psnr"] <= progress.best_psnr):
+            return False
+        progress.best_step, progress.best_psnr = progress.step, averaged["psnr"]
+        return True
 
-    def _save(self) -> None:
+    def _save(self, must: bool = False) -> None:
+        """Write a checkpoint; where that fails, the run goes on with the one before, unless it `must` be written."""
+        parts, state = self.learner.state()
+        failure = ""
+        if self.ranks.is_main:
+            try:
+                self.folder.save(self.learner.model, parts, state, self.progress, self.options.command)
+            except OSError as error:
+                failure = f"{error.strerror or error}"
+        failure = self.ranks.from_main(failure)
         self.last_saved = time.monotonic()
-        self.folder.save(self.model, self.average, self.optimiser, self.progress, self.options.command)
+        if failure and must:
+            self._fail(f"the checkpoint could not be written ({failure}). Make room, then go on with --resume.")
+        if failure:
+            self.reporter.say(
+                f"step {self.progress.step}: the checkpoint could not be written ({failure}); the one before is kept, "
+                f"and the next attempt is in {self.config.checkpoint_every_minutes:g} minutes"
+            )
+
+    def _fail(self, why: str) -> NoReturn:
+        last = self.folder.last_step()
+        where = (
+            f"the last whole checkpoint is that of step {last}" if last is not None else "no checkpoint is there yet"
+        )
+        raise RunFailed(f"{self.folder.path}: stopped after step {self.progress.step}; {where}. What happened: {why}")
 
     def _decay_begins(self) -> bool:
         """Return whether the rate begins to fall now, which it does early when the time is nearly over."""
@@ -203,9 +221,7 @@ class Trainer:
         if hours is not None and self.paces:
             pace = sum(self.paces) / len(self.paces)
             decay = timed_decay(self.config, before, progress.step, progress.seconds, 3600 * hours, pace)
-            if self.accelerator.num_processes > 1:
-                decay = broadcast_object_list([decay])[0]
-            progress.decay = decay
+            progress.decay = self.ranks.from_main(decay)
         if progress.decay.early and progress.decay != before:
             self.reporter.total_steps = progress.decay.end
             self.reporter.record("decay", progress.step, dataclasses.asdict(progress.decay))
@@ -216,42 +232,3 @@ class Trainer:
             f"step {progress.step}: the learning rate falls from here to step {progress.decay.end}, the last"
         )
         return True
-
-    def _initialise(self, source: str) -> None:
-        differences = load_matching(self.model, source)
-        self.reporter.say(f"began from {source}" + "".join(f"; {difference}" for difference in differences))
-
-    def _compile(self) -> None:
-        """Compile the blocks where that is wanted and can be done."""
-        if self.config.compile and self.device.type == "cpu" and not has_compiler():
-            self.reporter.say("no C++ compiler was found, so the blocks run uncompiled, and slower")
-        elif self.config.compile:
-            torch._dynamo.config.recompile_limit = MAX_RECOMPILATIONS
-            compile_blocks(self.model)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM end the run after the step that is under way; a second one ends it at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            if self.stop_signal is not None:
-                raise KeyboardInterrupt
-            self.stop_signal = number
-
-        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-
-def rendered_views(batch: SceneBatch, num_input_renders: int) -> Views:
-    """Return the targets, and behind them the first of the inputs (whose order is random)."""
-    assert batch.targets is not None
-    if num_input_renders == 0:
-        return batch.targets
-    return cat([batch.targets, batch.inputs[:, :num_input_renders]], 1)

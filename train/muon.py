@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lrm_ttt.kernels.newton_schulz.op import newton_schulz
+from lrm_ttt.train.sharded import shard_like, whole
 
 # The update of a matrix then has the root mean square that AdamW's has, so that one scale of rates serves both.
 RMS_OF_ADAMW = 0.2
@@ -39,12 +40,13 @@ class Muon(torch.optim.Optimizer):
             directions = list(torch._foreach_lerp(gradients, self._momenta(parameters), group["momentum"]))
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             for shape, members in _by_shape(directions).items():
-                stack = torch.stack([_wide(directions[i]) for i in members])
+                # Sharded matrices come together for this: every rank orthogonalises all of them.
+                stack = torch.stack([_wide(whole(directions[i])) for i in members])
                 scale = group["lr"] * RMS_OF_ADAMW * max(shape) ** 0.5
                 updates = newton_schulz(stack, dtype=self.dtype)
                 for i, update in zip(members, updates.unbind(), strict=True):
                     oriented = update.mT if directions[i].shape[0] > directions[i].shape[1] else update
-                    parameters[i].add_(oriented, alpha=-scale)
+                    parameters[i].add_(shard_like(oriented.contiguous(), parameters[i]), alpha=-scale)
 
     def _momenta(self, parameters: list[nn.Parameter]) -> list[Tensor]:
         for parameter in parameters:

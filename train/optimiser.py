@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lrm_ttt.errors import IncompatibleCheckpoint
 from lrm_ttt.train.config import OptimiserConfig
 from lrm_ttt.train.muon import Muon
+from lrm_ttt.train.sharded import shard_like, whole
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
@@ -43,7 +44,7 @@ class Optimiser:
         for optimiser, rate in ((self.adamw, lr), (self.muon, muon_lr)):
             for group in optimiser.param_groups if optimiser else ():
                 group["lr"] = rate
-        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm, foreach=True))
+        norm = float(whole(nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm, foreach=True)))
         # False for NaN too.
         stepped = norm <= self.config.skip_norm
         if stepped:
@@ -55,9 +56,9 @@ class Optimiser:
         return norm, stepped
 
     def state(self) -> dict[str, Tensor]:
-        """Return the state as flat tensors, named `parameter/entry`."""
+        """Return the whole state as flat tensors, named `parameter/entry`; all ranks must call this together."""
         return {
-            f"{name}/{key}": value
+            f"{name}/{key}": whole(value)
             for name, parameter in self.parameters.items()
             for key, value in self._owner(parameter).state.get(parameter, {}).items()
         }
@@ -70,9 +71,8 @@ class Optimiser:
             if parameter is None or (value.ndim and value.shape != parameter.shape):
                 raise IncompatibleCheckpoint(f"The state of the optimiser has '{full}', which does not fit this model.")
             # A new tensor: the file's mapping must not be written to.
-            self._owner(parameter).state[parameter][key] = value.to(
-                parameter.device if value.ndim else "cpu", copy=True
-            )
+            copied = value.to(parameter.device, copy=True)
+            self._owner(parameter).state[parameter][key] = shard_like(copied, parameter) if value.ndim else copied
 
     def _owner(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
         return self.muon if self.muon is not None and id(parameter) in self.taken else self.adamw
@@ -92,11 +92,16 @@ class WeightAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.weights.values()), list(self.live.values()), 1 - decay)
 
+    def state(self) -> dict[str, Tensor]:
+        """Return the whole average; all ranks must call this together."""
+        return {name: whole(tensor) for name, tensor in self.weights.items()}
+
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Restore the average."""
         for name, tensor in weights.items():
-            self.weights[name].copy_(tensor)
+            mine = self.weights[name]
+            mine.copy_(shard_like(tensor.to(mine.device, mine.dtype), mine))
 
     @torch.no_grad()
     def swap(self) -> None:

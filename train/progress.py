@@ -10,16 +10,27 @@ from lrm_ttt.train.schedule import Decay, planned_decay
 
 @dataclasses.dataclass
 class Progress:
-    """Count steps taken, scenes seen by all ranks, seconds passed and steps skipped; and hold the decay in force."""
+    """Count what was done, and hold the decay in force.
+
+    `position` is how many batches all view groups together have drawn in the present stage; with the seed it says
+    which scenes come next. `scenes` counts those of all groups, `broken` those that could not be read, `skipped` the
+    steps that were not taken and `skips_in_a_row` the last of them.
+    """
 
     decay: Decay
     step: int = 0
     scenes: int = 0
     seconds: float = 0.0
+    position: int = 0
+    broken: int = 0
     skipped: int = 0
+    skips_in_a_row: int = 0
     finished: bool = False
     # The step at which the rate first began to fall.
     before_decay: int = -1
+    # The step of the best validation so far, and its PSNR.
+    best_step: int = -1
+    best_psnr: float = 0.0
     validation: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @staticmethod

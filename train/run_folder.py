@@ -3,22 +3,47 @@
 import dataclasses
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from lrm_ttt import __version__
 from lrm_ttt.config_io import dump_yaml, load_yaml, to_mapping
 from lrm_ttt.errors import IncompatibleCheckpoint, InvalidConfig, OutputExists
 from lrm_ttt.model.checkpoint import compare_shapes, read_origin, save_pretrained
+from lrm_ttt.model.origin import Origin
 from lrm_ttt.model.scene_model import SceneModel
-from lrm_ttt.train.checkpointing import list_checkpoints, load_checkpoint, restore_random_state, save_checkpoint
+from lrm_ttt.train.checkpointing import list_checkpoints, load_checkpoint, save_checkpoint
 from lrm_ttt.train.config import TrainConfig
 from lrm_ttt.train.hardware import describe
-from lrm_ttt.train.optimiser import Optimiser, WeightAverage
 from lrm_ttt.train.progress import Progress
 
 CONFIG_FILE, MODEL_FOLDER, PROVENANCE_FILE = "config.yaml", "model", "provenance.json"
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds: tensors by part, and the rest."""
+
+    folder: Path
+    parts: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+    origin: Origin | None
+
+    def progress(self, config: TrainConfig) -> Progress:
+        """Return how far the run had come."""
+        return Progress.from_mapping(self.state["progress"], config)
+
+    def check_model(self, model: SceneModel) -> None:
+        """Raise `IncompatibleCheckpoint` where this is the checkpoint of another model."""
+        wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        for part in ("model", "average"):
+            differences = compare_shapes(wanted, {name: tensor.shape for name, tensor in self.parts[part].items()})
+            if differences:
+                raise IncompatibleCheckpoint(f"{self.folder} is of another model: {'; '.join(differences)}.")
 
 
 class RunFolder:
@@ -31,60 +56,63 @@ class RunFolder:
             check_same_model(stored, config)
         elif list_checkpoints(path):
             raise OutputExists(f"{path} holds a run already: add --resume to go on with it, or choose another folder.")
-        if is_main:
-            path.mkdir(parents=True, exist_ok=True)
-            write_atomically(stored, dump_yaml(config))
 
-    def restore(self, model: SceneModel, average: WeightAverage, optimiser: Optimiser) -> Progress:
-        """Load the last checkpoint, or begin at the start where there is none yet."""
+    def begin(self) -> None:
+        """Store the configuration of the run."""
+        if self.is_main:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path / CONFIG_FILE, dump_yaml(self.config))
+
+    def last_step(self) -> int | None:
+        """Return the step of the last checkpoint."""
+        checkpoints = list_checkpoints(self.path)
+        return int(checkpoints[-1].name.rpartition("-")[2]) if checkpoints else None
+
+    def read_last(self) -> Checkpoint | None:
+        """Return the last checkpoint, or None where there is none yet.
+
+        Raises `IncompatibleCheckpoint` for one that is corrupt, or of another model.
+        """
         checkpoints = list_checkpoints(self.path)
         if not checkpoints:
-            return Progress.begin(self.config)
-        parts, state = load_checkpoint(checkpoints[-1])
-        wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-        for part in ("model", "average"):
-            differences = compare_shapes(wanted, {name: tensor.shape for name, tensor in parts[part].items()})
-            if differences:
-                raise IncompatibleCheckpoint(f"{checkpoints[-1]} is of another model: {'; '.join(differences)}.")
-        model.load_state_dict(parts["model"])
-        if (self.path / MODEL_FOLDER).is_dir():
-            # Weights that began from somebody else's keep their licence.
-            model.origin = read_origin(self.path / MODEL_FOLDER)
-        average.load(parts["average"])
-        optimiser.load_state(parts["optimiser"])
-        restore_random_state(state["random"])
-        return Progress.from_mapping(state["progress"], self.config)
+            return None
+        model = self.path / MODEL_FOLDER
+        origin = read_origin(model) if model.is_dir() else None
+        return Checkpoint(checkpoints[-1], *load_checkpoint(checkpoints[-1]), origin)
 
     def save(
-        self, model: SceneModel, average: WeightAverage, optimiser: Optimiser, progress: Progress, command: str
+        self,
+        model: SceneModel,
+        parts: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        progress: Progress,
+        command: str,
     ) -> None:
-        """Write a checkpoint, and the averaged weights with their provenance as a model that can be loaded."""
-        if not self.is_main:
-            return
-        parts = {"model": model.state_dict(), "average": average.weights, "optimiser": optimiser.state()}
-        state = {"progress": dataclasses.asdict(progress), "config": to_mapping(self.config)}
+        """Write a checkpoint, and the averaged weights as a model that can be loaded; the main process alone."""
         # From the step before the decay a longer run can go on, so it is kept.
-        keep, spare = self.config.keep_checkpoints, progress.before_decay
-        save_checkpoint(self.path, progress.step, parts, state, keep, spare)
-        folder = self.path / MODEL_FOLDER
-        save_pretrained(model, folder, average.weights)
-        device = next(model.parameters()).device
-        write_atomically(
-            folder / PROVENANCE_FILE, json.dumps(self._provenance(progress, command, device), indent=2) + "\n"
-        )
+        spare = progress.before_decay, progress.best_step
+        whole = {**state, "progress": dataclasses.asdict(progress), "config": to_mapping(self.config)}
+        save_checkpoint(self.path, progress.step, parts, whole, self.config.keep_checkpoints, spare)
+        save_pretrained(model, self.path / MODEL_FOLDER, parts["average"])
+        told = self._provenance(progress, command, next(model.parameters()).device, len(state["random"]))
+        write_atomically(self.path / MODEL_FOLDER / PROVENANCE_FILE, json.dumps(told, indent=2) + "\n")
 
-    def _provenance(self, progress: Progress, command: str, device: torch.device) -> dict[str, object]:
+    def _provenance(
+        self, progress: Progress, command: str, device: torch.device, num_processes: int
+    ) -> dict[str, object]:
         return {
             "version": __version__,
             "commit": commit(),
             "command": command,
             "seed": self.config.seed,
             "hardware": describe(device),
+            "processes": num_processes,
             "torch": torch.__version__,
             "hours": round(progress.seconds / 3600, 4),
             "steps": progress.step,
             "scenes": progress.scenes,
             "skipped_steps": progress.skipped,
+            "broken_scenes": progress.broken,
             "finished": progress.finished,
             "decayed_early": progress.decay.early,
             "weights": f"exponential average, decay {self.config.ema_decay}",

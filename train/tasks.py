@@ -17,11 +17,13 @@ def render_targets(
     targets: Views,
     stopwatch: Stopwatch,
     generator: torch.Generator | None = None,
+    keep: tuple[float, float] = (1.0, 0.0),
 ) -> tuple[Renderings, Gaussians | None]:
     """Return what `model`, of the representation in `config`, shows of the inputs of `batch` in the views `targets`.
 
     `model` may be wrapped. A novel-view model tells colours alone: its coverage is 1 and its depth 0 everywhere.
-    `generator` decides where a triplane is sampled; without one it is in the middle of the strata.
+    `generator` decides where a triplane is sampled (without one in the middle of the strata), and which Gaussians are
+    drawn: the share `keep[0]` with the highest opacity, and `keep[1]` of the rest. All of them are returned.
     """
     if config.representation == "images":
         with stopwatch("forward"):
@@ -34,4 +36,4 @@ def render_targets(
     with stopwatch("forward"):
         gaussians = model(batch.inputs)
     with stopwatch("render"):
-        return render(gaussians, targets.cameras, batch.backgrounds), gaussians
+        return render(gaussians.prune(*keep, generator), targets.cameras, batch.backgrounds), gaussians

@@ -32,9 +32,9 @@ def judge(
     """Look from other views at the point that each pixel of the views `part` (all) shows, and compare depths.
 
     `cameras` and `ranges` are those of all views `[b v]`, and `surface` their depth maps; `share` 0..1 is where the
-    point of a pixel lies between the near and the far distance of its view, n = b s. Returns how many of the other views see through the
-    point, and surely so, and how many see it, closely and roughly. Not differentiable: the depth maps are taken as they
-    are. Nearest pixels are compared; views that a point falls outside of abstain.
+    point of a pixel lies between the near and the far distance of its view, n = b s. Returns how many of the other
+    views see through the point, and surely so, and how many see it, closely and roughly. Not differentiable: the depth
+    maps are taken as they are. Nearest pixels are compared; views that a point falls outside of abstain.
     """
     batch, num_judged = ranges[:, part].shape
     height, width = share.shape[-2:]

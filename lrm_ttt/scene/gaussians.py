@@ -65,16 +65,24 @@ class Gaussians(Manipulable):
         """Keep the share `keep_fraction` of highest opacity, and `random_fraction` of the rest at random (tttLRM: 0.4
         and 0.1).
 
-        Works on one scene; the order of the Gaussians is kept.
+        The order of the Gaussians is kept, and of every scene `[*b]` the same number. The choice is not differentiable.
         """
-        assert not self.shape, "prune works on one scene: index the batch first"
         assert 0 < keep_fraction <= 1 and 0 <= random_fraction <= 1
         num_kept = max(1, round(keep_fraction * self.num_gaussians))
-        if num_kept == self.num_gaussians:
+        num_more = round(random_fraction * (self.num_gaussians - num_kept))
+        if num_kept + num_more == self.num_gaussians:
             return self
-        keep = torch.zeros(self.num_gaussians, dtype=torch.bool, device=self.means.device)
-        keep[self.opacities.topk(num_kept).indices] = True
-        if random_fraction > 0:
-            chance = torch.rand(self.num_gaussians, generator=generator, device=self.means.device)
-            keep |= chance < random_fraction
-        return self.select(keep)
+        index = self.opacities.detach().topk(num_kept).indices
+        if num_more:
+            # Drawn where the generator is.
+            place = self.means.device if generator is None else generator.device
+            chance = torch.rand(self.opacities.shape, generator=generator, device=place).to(self.means.device)
+            more = chance.scatter(-1, index, -1.0).topk(num_more).indices
+            index = torch.cat([index, more], -1)
+        index = index.sort(-1).values
+        batch = len(self.shape)
+
+        def taken(tensor: Tensor) -> Tensor:
+            return tensor.take_along_dim(index.reshape(*index.shape, *[1] * (tensor.ndim - batch - 1)), batch)
+
+        return self.map(taken)

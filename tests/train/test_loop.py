@@ -45,17 +45,18 @@ def test_twenty_steps_are_reproducible_to_the_bit(tmp_path: Path) -> None:
     assert curve(tmp_path / "other")[0] != losses[0]
 
 
-def test_resuming_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_resuming_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Two steps, a signal, and two more steps with prefetching equal four steps without either."""
     config = micro(3, 1, accumulation=2)
     train(config, tmp_path / "whole")
     trainer = Trainer(config, tmp_path / "parts")
     step = trainer._step
 
-    def interrupted(prefetcher: object) -> None:
-        step(prefetcher)  # type: ignore[arg-type]
-        if trainer.progress.step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+    def interrupted() -> bool:
+        if trainer.progress.step == 1:
+            os.kill(os.getpid(), getattr(signal, name))
+        return step()
 
     monkeypatch.setattr(trainer, "_step", interrupted)
     progress = trainer.run()
@@ -88,7 +89,9 @@ def test_a_corrupt_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
 def test_export_is_the_average_with_its_provenance(tmp_path: Path) -> None:
     trainer = train(micro(2, 1), tmp_path, command="lrm-ttt train x")
     model = from_pretrained(tmp_path / "model")
-    assert_same(dict(model.state_dict()), {name: tensor.clone() for name, tensor in trainer.average.weights.items()})
+    assert_same(
+        dict(model.state_dict()), {name: tensor.clone() for name, tensor in trainer.learner.average.weights.items()}
+    )
     provenance = json.loads((tmp_path / "model" / "provenance.json").read_text())
     assert provenance["steps"] == 3 and provenance["scenes"] == 4 and provenance["command"] == "lrm-ttt train x"
     assert provenance["finished"] and set(provenance["validation"]) == {
@@ -98,7 +101,7 @@ def test_export_is_the_average_with_its_provenance(tmp_path: Path) -> None:
         "raw_log_depth_error",
     }
     begun = Trainer(micro(1, 1, seed=9), tmp_path / "second", RunOptions(init=str(tmp_path / "model")))
-    assert_same(dict(begun.model.state_dict()), dict(model.state_dict()))
+    assert_same(dict(begun.learner.model.state_dict()), dict(model.state_dict()))
 
 
 def test_when_the_time_is_nearly_over_the_rate_decays_and_the_run_ends(

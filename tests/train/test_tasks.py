@@ -46,7 +46,7 @@ def test_all_but_the_head_carries_over_from_novel_views_to_gaussians(tmp_path: P
     train(represented("images"), tmp_path / "images")
     before = read_weights(tmp_path / "images" / "model" / "model.safetensors")
     options = RunOptions(init=str(tmp_path / "images" / "model"))
-    after = Trainer(represented("gaussians"), tmp_path / "gaussians", options).model.state_dict()
+    after = Trainer(represented("gaussians"), tmp_path / "gaussians", options).learner.model.state_dict()
     body = [name for name in after if not name.startswith("head.")]
     assert set(body) == {name for name in before if not name.startswith("head.")}
     assert all(torch.equal(after[name], before[name]) for name in body)
