@@ -154,6 +154,7 @@ class Reporter:
         self.file = (folder / METRICS_FILE).open("a", encoding="utf-8") if self.is_main else None
         self.progress: Progress | None = None
         self.last_line = 0.0
+        self.has_complained = False
         if self.is_main and sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self.progress = Progress(*columns)
@@ -164,24 +165,38 @@ class Reporter:
         """Append one line to metrics.jsonl, and its numbers to the trackers."""
         if self.file is None:
             return
-        self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self.file.flush()
+        with self._excused(METRICS_FILE):
+            self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self.file.flush()
         if self.trackers:
             numbers = {name: value for name, value in _flat(kind, values) if isinstance(value, float | int)}
-            self.accelerator.log(numbers, step=step)
+            with self._excused("what trackers keep"):
+                self.accelerator.log(numbers, step=step)
 
     def picture(self, name: str, step: int, picture: Image.Image) -> None:
         """Keep a picture as pictures/step-N.png, and show it in the trackers as `name`."""
         if not self.is_main:
             return
         path = self.folder / PICTURES_FOLDER / f"step-{step}.png"
-        path.parent.mkdir(exist_ok=True)
-        picture.save(path)
+        with self._excused(str(path)):
+            path.parent.mkdir(exist_ok=True)
+            picture.save(path)
         for tracker in self.accelerator.trackers if self.trackers else ():
             pixels = np.asarray(picture)[None]
             # TensorBoard would look for the channels in front.
             layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-            tracker.log_images({name: pixels}, step=step, **layout)
+            with self._excused("what trackers keep"):
+                tracker.log_images({name: pixels}, step=step, **layout)
+
+    @contextmanager
+    def _excused(self, what: str) -> Iterator[None]:
+        """Let a run go on when what it tells cannot be written, and say so the first time: only checkpoints matter."""
+        try:
+            yield
+        except OSError as error:
+            if not self.has_complained:
+                self.has_complained = True
+                self.say(f"{what} could not be written ({error.strerror or error}); the run goes on")
 
     def show(self, step: int, text: str) -> None:
         """Move the progress bar; without a terminal print a line, at most every half minute."""
@@ -205,9 +220,11 @@ class Reporter:
         if self.progress is not None:
             self.progress.stop()
         if self.file is not None:
-            self.file.close()
+            with self._excused(METRICS_FILE):
+                self.file.close()
         if self.trackers:
-            self.accelerator.end_training()
+            with self._excused("what trackers keep"):
+                self.accelerator.end_training()
 
 
 def forget_after(path: Path, step: int) -> None:

@@ -7,16 +7,21 @@ from collections import deque
 from pathlib import Path
 from typing import NoReturn
 
+from lrm_ttt.config_io import to_mapping
 from lrm_ttt.errors import RunFailed
 from lrm_ttt.train.config import TrainConfig
 from lrm_ttt.train.data import BatchSource, Drawn, training_generator, validation_batches
+from lrm_ttt.train.hardware import describe
 from lrm_ttt.train.learner import Learner, check_shares
-from lrm_ttt.train.logging import Reporter, RunningMeans, Stopwatch
+from lrm_ttt.train.logging import Reporter, RunningMeans, Stopwatch, check_trackers, start_trackers, status_line
+from lrm_ttt.train.measures import step_measures
+from lrm_ttt.train.pictures import Album
 from lrm_ttt.train.progress import Progress
 from lrm_ttt.train.ranks import Ranks
 from lrm_ttt.train.run_folder import RunFolder
 from lrm_ttt.train.schedule import learning_rate_factor, stage_at, timed_decay
 from lrm_ttt.train.stopping import StopSignals
+from lrm_ttt.train.throughput import Work, batch_work, find_peak, rates
 from lrm_ttt.train.validation import validate
 
 logger = logging.getLogger("lrm_ttt.train")
@@ -45,6 +50,7 @@ class Trainer:
         self.config = config
         self.options = options or RunOptions()
         check_shares(config.stages, config.parallel.ranks_per_scene)
+        check_trackers(config.trackers)
         self.ranks = Ranks(config.parallel, folder, config.trackers)
         self.folder = RunFolder(folder, config, self.options.resume, self.ranks.is_main)
         last = self.folder.read_last() if self.options.resume else None
@@ -56,10 +62,15 @@ class Trainer:
         self.validation = [batch.to(self.learner.dtype) for batch in held_out]
         # Nothing was written so far, and what cannot be had was said.
         self.folder.begin()
-        told = bool(config.trackers)
-        self.reporter = Reporter(folder, self.ranks.accelerator, config.total_steps, told, self.progress.step)
+        accelerator, step = self.ranks.accelerator, self.progress.step
+        start_trackers(accelerator, config.trackers, folder, to_mapping(config), step)
+        self.reporter = Reporter(folder, accelerator, config.total_steps, bool(config.trackers), step)
         for note in self.learner.notes:
             self.reporter.say(note)
+        compute, width = self.learner.model.precision.compute, config.model.backbone.width
+        self.work, self.peak = Work(), find_peak(self.ranks.device, compute, width)
+        machine = {"device": describe(self.ranks.device), "ranks": self.ranks.count, "peak": self.peak.describe()}
+        self.reporter.record("machine", step, machine)
         # Seconds of the last steps with all that belongs to them; compilation drops out of the mean in time.
         self.paces: deque[float] = deque(maxlen=100)
         self.last_saved = time.monotonic()
@@ -94,10 +105,11 @@ class Trainer:
         progress, config = self.progress, self.config
         stage_index, step_in_stage = stage_at(config, progress.step)
         stage = config.stages[stage_index]
-        broken = self.gather_gradients(stage_index)
         factor = learning_rate_factor(stage, step_in_stage, progress.decay, progress.step)
-        with self.stopwatch("optimiser"):
-            norm, stepped = self.learner.optimiser.step(factor * stage.lr, factor * stage.muon_lr)
+        with self.stopwatch("step"):
+            broken = self.gather_gradients(stage_index)
+            with self.stopwatch("optimiser"):
+                norm, stepped = self.learner.optimiser.step(factor * stage.lr, factor * stage.muon_lr)
         progress.step += 1
         progress.scenes += stage.batch_size * self.ranks.group.num_groups * config.accumulation
         progress.position = self.batches.position
@@ -115,7 +127,8 @@ class Trainer:
 
     def gather_gradients(self, stage_index: int) -> int:
         """Add up the gradients of a step's batches; return how many scenes were broken that no other rank counts."""
-        parts, broken = self.config.accumulation, 0
+        parts, broken, stage = self.config.accumulation, 0, self.config.stages[stage_index]
+        keep = stage.keep_fraction, stage.keep_random
         for part in range(parts):
             with self.stopwatch("data"):
                 drawn = self.batches.next()
@@ -123,8 +136,11 @@ class Trainer:
             # No batch is part -1: what is random in a step must not repeat the draws that made the scenes.
             generator = training_generator(self.config.seed, self.progress.step, -1, self.ranks.group.index)
             with self.ranks.without_sync(self.learner.wrapped, last=part == parts - 1):
-                losses, *_ = self.learner.learn(drawn.batch, stage_index, generator)
-            self.means.add({"loss": losses.total, **losses.terms})
+                losses, renderings, targets, gaussians = self.learner.learn(drawn.batch, stage_index, generator)
+            measures = step_measures(renderings, targets, gaussians, keep)
+            self.means.add({"loss": losses.total, **losses.terms, **measures})
+            if self.ranks.group.rank == 0:
+                self.work += batch_work(self.config.model, drawn.batch)
         return broken
 
     def _after_step(self, due: bool) -> None:
@@ -163,27 +179,28 @@ class Trainer:
     def _report(self) -> None:
         """Write the means over steps and ranks, and the seconds per step since the last report."""
         progress, steps = self.progress, self.config.log_every
-        means = self.ranks.mean(self.means.collect())
-        seconds = {name: round(value / steps, 4) for name, value in self.stopwatch.collect().items()}
+        means, spent = self.ranks.mean(self.means.collect()), self.stopwatch.collect()
+        work, self.work = Work(**self.ranks.add_up(dataclasses.asdict(self.work))), Work()
+        speed = rates(work, spent["step"], self.ranks.count, self.peak, self.ranks.device)
+        seconds = {name: round(value / steps, 4) for name, value in spent.items()}
         counts = {"scenes": progress.scenes, "skipped": progress.skipped, "broken": progress.broken}
         stage = self.config.stages[stage_at(self.config, progress.step - 1)[0]].name
-        told = {**means, **counts, "hours": progress.seconds / 3600, "stage": stage, "seconds": seconds}
+        told = {**means, **counts, **speed, "hours": progress.seconds / 3600, "stage": stage, "seconds": seconds}
         self.reporter.record("train", progress.step, told)
-        shares = ", ".join(f"{name} {value:.3f}" for name, value in seconds.items())
-        terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
-        held_out = ", ".join(f"{name} {value:.3f}" for name, value in progress.validation.items())
-        pace = sum(self.paces) / max(1, len(self.paces))
-        text = f"{stage}  {terms}  {held_out}  {pace:.3f} s/step ({shares}), skipped {progress.skipped}"
-        self.reporter.show(progress.step, text)
+        held_out = progress.validation
+        self.reporter.show(progress.step, status_line(stage, means, speed, held_out, seconds, progress.skipped))
 
     def _validate(self) -> bool:
         """Measure the average and the live weights on the held-out scenes; return whether the first is the best."""
         live = validate(self.learner.model, self.validation, self.ranks)
+        album = Album(len(self.validation))
         with self.learner.averaged():
-            averaged = validate(self.learner.model, self.validation, self.ranks)
+            averaged = validate(self.learner.model, self.validation, self.ranks, album)
         progress = self.progress
         progress.validation = averaged | {f"raw_{name}": value for name, value in live.items()}
         self.reporter.record("validation", progress.step, progress.validation)
+        title = f"step {progress.step}, held-out scenes: {averaged['psnr']:.2f} dB"
+        self.reporter.picture("held out", progress.step, album.draw(title))
         if progress.step == 0 or (progress.best_step >= 0 and averaged["psnr"] <= progress.best_psnr):
             return False
         progress.best_step, progress.best_psnr = progress.step, averaged["psnr"]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lrm_ttt.eval.metrics import psnr
-from lrm_ttt.scene.gaussians import Gaussians
+from lrm_ttt.scene.gaussians import Gaussians, kept_numbers
 from lrm_ttt.scene.views import Renderings, Views
 
 # Gaussians below this opacity are as good as absent (tttLRM counts those above).
@@ -13,10 +13,10 @@ USED_OPACITY = 1e-3
 
 @torch.no_grad()
 def step_measures(
-    renderings: Renderings, targets: Views, gaussians: Gaussians | None, num_kept: int | None = None
+    renderings: Renderings, targets: Views, gaussians: Gaussians | None, keep: tuple[float, float] = (1.0, 0.0)
 ) -> dict[str, Tensor | float]:
-    """Return `psnr` of the rendered views in dB, and of Gaussians before pruning the share `gaussians_used` above
-    USED_OPACITY; `gaussians_kept` is the number rendered of each scene (None: all).
+    """Return `psnr` of the rendered views in dB, of Gaussians before pruning the share `gaussians_used` above
+    USED_OPACITY, and the number `gaussians_kept` of each scene that the shares `keep` leave to be rendered.
 
     Nothing waits for a device.
     """
@@ -25,5 +25,5 @@ def step_measures(
     }
     if gaussians is not None:
         found["gaussians_used"] = (gaussians.opacities > USED_OPACITY).float().mean()
-        found["gaussians_kept"] = float(gaussians.num_gaussians if num_kept is None else num_kept)
+        found["gaussians_kept"] = float(sum(kept_numbers(gaussians.num_gaussians, *keep)))
     return found

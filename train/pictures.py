@@ -3,6 +3,7 @@
 import dataclasses
 
 import torch
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -12,36 +13,45 @@ from lrm_ttt.scene.views import Renderings, SceneBatch
 
 
 @dataclasses.dataclass(frozen=True)
-class _Page:
-    """One scene: an input, and a target view with its rendering."""
+class Page:
+    """One scene: the first input, and the first target with its rendering, in 8 bits."""
 
+    number: int
     name: str
-    input: Tensor
-    truth: Tensor
-    rendering: Tensor
+    psnr: float
+    input: UInt8[Tensor, "3 h w"]
+    truth: UInt8[Tensor, "3 h w"]
+    rendering: UInt8[Tensor, "3 h w"]
 
 
 class Album:
-    """Collect the first input and the first target of scenes while they are validated, and draw them on one sheet."""
+    """Collect scenes while they are validated, and draw them on one sheet.
 
-    def __init__(self) -> None:
-        self.pages: list[_Page] = []
+    Of `num_scenes` at most MOST_COMPARED are taken, evenly. The pages of several ranks may be put together.
+    """
 
-    def add(self, batch: SceneBatch, renderings: Renderings) -> None:
-        """Take in the scenes of a batch with what was rendered for its targets."""
+    def __init__(self, num_scenes: int) -> None:
+        self.wanted = spread(num_scenes, MOST_COMPARED)
+        self.pages: list[Page] = []
+
+    def add(self, number: int, batch: SceneBatch, renderings: Renderings) -> None:
+        """Take in scene `number`, a batch of one, with what was rendered for its targets."""
         assert batch.targets is not None
-        for scene in range(batch.shape[0]):
-            views = (batch.inputs.images, batch.targets.images, renderings.colors)
-            name = batch.names[scene] if batch.names else f"scene {len(self.pages)}"
-            self.pages.append(_Page(name, *(images[scene, 0].detach().float().cpu() for images in views)))
+        if number not in self.wanted:
+            return
+        views = batch.inputs.images[0, 0], batch.targets.images[0, 0], renderings.colors[0, 0]
+        quality = float(psnr(renderings.colors[0, :1], batch.targets.images[0, :1]))
+        name = batch.names[0] if batch.names else f"scene {number}"
+        self.pages.append(Page(number, name, quality, *(_in_bytes(image) for image in views)))
 
     def draw(self, title: str) -> Image.Image:
-        """Draw at most MOST_COMPARED scenes, taken evenly from those collected; their images are of one size."""
+        """Draw the pages by number; their images are of one size."""
         assert self.pages, "there is no scene to draw"
-        pages = [self.pages[index] for index in spread(len(self.pages), MOST_COMPARED)]
-        compared = [
-            Comparison(f"{float(psnr(page.rendering[None], page.truth[None])):.1f} dB", page.truth, page.rendering)
-            for page in pages
-        ]
-        inputs = torch.stack([page.input for page in pages])
+        pages = sorted(self.pages, key=lambda page: page.number)
+        compared = [Comparison(f"{page.psnr:.1f} dB", page.truth / 255, page.rendering / 255) for page in pages]
+        inputs = torch.stack([page.input for page in pages]) / 255
         return draw_sheet(title, inputs, [page.name for page in pages], compared)
+
+
+def _in_bytes(image: Float[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h w"]:
+    return (image.detach().clamp(0, 1) * 255).round().byte().cpu()

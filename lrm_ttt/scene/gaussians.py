@@ -67,9 +67,7 @@ class Gaussians(Manipulable):
 
         The order of the Gaussians is kept, and of every scene `[*b]` the same number. The choice is not differentiable.
         """
-        assert 0 < keep_fraction <= 1 and 0 <= random_fraction <= 1
-        num_kept = max(1, round(keep_fraction * self.num_gaussians))
-        num_more = round(random_fraction * (self.num_gaussians - num_kept))
+        num_kept, num_more = kept_numbers(self.num_gaussians, keep_fraction, random_fraction)
         if num_kept + num_more == self.num_gaussians:
             return self
         index = self.opacities.detach().topk(num_kept).indices
@@ -86,3 +84,10 @@ class Gaussians(Manipulable):
             return tensor.take_along_dim(index.reshape(*index.shape, *[1] * (tensor.ndim - batch - 1)), batch)
 
         return self.map(taken)
+
+
+def kept_numbers(num_gaussians: int, keep_fraction: float, random_fraction: float) -> tuple[int, int]:
+    """Return how many Gaussians `Gaussians.prune` keeps for their opacity, and how many of the rest by chance."""
+    assert 0 < keep_fraction <= 1 and 0 <= random_fraction <= 1
+    num_kept = max(1, round(keep_fraction * num_gaussians))
+    return num_kept, round(random_fraction * (num_gaussians - num_kept))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import sys
 import types
 from pathlib import Path
@@ -15,7 +16,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lrm_ttt.data.procedural import ProceduralConfig, sample_batch
 from lrm_ttt.errors import BackendUnavailable
-from lrm_ttt.render.sheet import MOST_COMPARED
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.views import Renderings, SceneBatch
 from lrm_ttt.train.logging import Reporter, check_trackers, start_trackers, status_line
@@ -25,8 +25,8 @@ from lrm_ttt.train.pictures import Album
 RATES = {"scenes_per_s": 1.25, "utilisation": 0.381, "memory_gb": 1.04}
 
 
-def scenes(num_scenes: int) -> SceneBatch:
-    return sample_batch(ProceduralConfig((16, 24), (2, 2), 2, 0.0), num_scenes, torch.Generator().manual_seed(0))
+def scenes(num_scenes: int, seed: int = 0) -> SceneBatch:
+    return sample_batch(ProceduralConfig((16, 24), (2, 2), 2, 0.0), num_scenes, torch.Generator().manual_seed(seed))
 
 
 def rendered(batch: SceneBatch, offset: float) -> Renderings:
@@ -139,29 +139,51 @@ def test_measures() -> None:
     opacities = torch.tensor([[0.0, 1e-4, 2e-3, 1.0], [0.5, 0.5, 0.5, 0.5]])
     flat = torch.zeros(2, 4, 3)
     gaussians = Gaussians(flat, flat, torch.zeros(2, 4, 4), opacities, torch.zeros(2, 4, 1, 3))
-    found = step_measures(rendered(batch, 0.1), batch.targets, gaussians, 3)
+    found = step_measures(rendered(batch, 0.1), batch.targets, gaussians, (0.5, 0.5))
     assert abs(float(found["psnr"]) - 20) < 1e-4
-    assert found["gaussians_used"] == 0.75 and found["gaussians_kept"] == 3
+    assert found["gaussians_used"] == 0.75
+    assert found["gaussians_kept"] == gaussians.prune(0.5, 0.5).num_gaussians == 3
     assert step_measures(rendered(batch, 0.1), batch.targets, gaussians)["gaussians_kept"] == 4
     assert set(step_measures(rendered(batch, 0.1), batch.targets, None)) == {"psnr"}
 
 
-def test_an_album_shows_scenes_evenly() -> None:
-    album = Album()
-    for offset in (0.1, 0.01):
-        batch = scenes(4)
-        album.add(batch, rendered(batch, offset))
-    sheet = album.draw("step 7")
-    assert len(album.pages) == 8 > MOST_COMPARED
-    few = Album()
-    batch = scenes(2)
-    few.add(batch, rendered(batch, 0.1))
-    # Two rows of comparisons and one of inputs against three of comparisons.
-    assert few.draw("step 7").height < sheet.height and sheet.width > few.draw("step 7").width
-    shown = np.asarray(few.draw("step 7"))
-    assert batch.targets is not None
-    truth = (batch.targets.images[0, 0].movedim(0, -1) * 255).round().byte().numpy()
-    factor = -(-160 // 24)
-    enlarged = truth.repeat(factor, 0).repeat(factor, 1)
-    windows = np.lib.stride_tricks.sliding_window_view(shown[..., 0], enlarged.shape[:2])
-    assert (windows[:, :, ::factor, ::factor] == truth[..., 0]).all((-1, -2)).any()
+def test_an_album_shows_scenes_evenly_and_those_of_all_ranks() -> None:
+    batches = [scenes(1, seed) for seed in range(8)]
+    whole, ranks = Album(8), (Album(8), Album(8))
+    for number, batch in enumerate(batches):
+        for album in (whole, ranks[number % 2]):
+            album.add(number, batch, rendered(batch, 0.1 if number else 0.01))
+    assert [page.number for page in whole.pages] == [0, 1, 3, 4, 6, 7]
+    assert [round(page.psnr) for page in whole.pages] == [40, 20, 20, 20, 20, 20]
+    together = Album(8)
+    together.pages = [page for album in ranks for page in album.pages]
+    shown = np.asarray(whole.draw("step 7"))
+    assert np.array_equal(np.asarray(together.draw("step 7")), shown)
+    for batch in batches[:2]:
+        assert batch.targets is not None
+        for image in (batch.inputs.images[0, 0], batch.targets.images[0, 0]):
+            assert holds(shown, (image * 255).round().byte().movedim(0, -1).numpy())
+    assert not holds(shown, (batches[2].inputs.images[0, 0] * 255).round().byte().movedim(0, -1).numpy())
+
+
+def holds(sheet: np.ndarray, image: np.ndarray) -> bool:
+    """Return whether a sheet shows an image, whose pixels are enlarged to squares."""
+    factor = -(-160 // max(image.shape[:2]))
+    reach = tuple((side - 1) * factor + 1 for side in image.shape[:2])
+    windows = np.lib.stride_tricks.sliding_window_view(sheet[..., 0], reach)[:, :, ::factor, ::factor]
+    return bool((windows == image[..., 0]).all((-1, -2)).any())
+
+
+def test_a_full_disk_does_not_end_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reporter = Reporter(tmp_path, Accelerator(), 10, False)
+    assert reporter.file is not None
+    reporter.file.close()
+    with Path("/dev/full").open("w") as reporter.file, caplog.at_level(logging.INFO, "lrm_ttt.train"):
+        (tmp_path / "pictures").write_text("in the way")
+        for step in (1, 2):
+            reporter.record("train", step, {"loss": 0.5})
+            reporter.picture("held out", step, Image.new("RGB", (4, 4)))
+        reporter.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "metrics.jsonl could not be written (No space left on device); the run goes on"
+    ]
