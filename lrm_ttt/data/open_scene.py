@@ -1,14 +1,16 @@
 """Recognise a capture, whatever its layout, and look at it without decoding an image."""
 
 import contextlib
+import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from lrm_ttt.data.assemble import DescribedCapture, assemble, assemble_cameras
 from lrm_ttt.data.colmap import capture_folder, find_model, read_colmap
-from lrm_ttt.data.files import SUFFIXES
+from lrm_ttt.data.files import SMALLER_FOLDERS, SUFFIXES
+from lrm_ttt.data.objaverse import GOBJAVERSE_FILE, GOBJAVERSE_FOLDER, ZERO123_FILE, read_gobjaverse, read_zero123
 from lrm_ttt.data.opencv_cameras import read_opencv_cameras
 from lrm_ttt.data.source import SceneSource
 from lrm_ttt.data.transforms_json import read_transforms
@@ -21,22 +23,39 @@ JSON_NAMES = (
     "transforms_train.json",
     "transforms_val.json",
     "transforms_test.json",
+    # Beside it the DL3DV benchmark has a COLMAP model of the same scene.
+    "nerfstudio/transforms.json",
 )
+# What a folder has in it, any of these, when it is a capture.
+SIGNS = frozenset(Path(name).parts[0] for name in JSON_NAMES) | {
+    "sparse",
+    "colmap",
+    "cameras.bin",
+    "cameras.txt",
+    ZERO123_FILE,
+    GOBJAVERSE_FOLDER,
+}
+# Folders inside a capture, which do not name it.
+NAMELESS = ("nerfstudio", "colmap", "gaussian_splat", GOBJAVERSE_FOLDER)
 KNOWN_LAYOUTS = (
-    "transforms.json (nerfstudio, instant-ngp, DL3DV, Blender), opencv_cameras.json, or a COLMAP model in sparse/0"
+    "transforms.json (nerfstudio, instant-ngp, DL3DV, Blender), opencv_cameras.json, a COLMAP model in sparse/0, "
+    "or object renders of Zero123 or G-Objaverse"
 )
 DEEPEST, MOST_FOLDERS = 3, 500
 
 
-def open_scene(path: Path | str, *, allow_missing: bool = False) -> SceneSource:
+def open_scene(path: Path | str, *, allow_missing: bool = False, image_folder: str | None = None) -> SceneSource:
     """Return the cameras and image paths of a capture: its folder, a folder around it, or the file that describes it.
 
     Reads nerfstudio, instant-ngp and DL3DV transforms.json, Blender transforms_train.json (or _val, _test),
-    opencv_cameras.json and COLMAP models; only the headers of the images are read. With `allow_missing`, views whose
-    image is missing are left out and noted. Raises `UnreadableScene`, with one message that says what to do, for
-    everything that is wrong with the capture.
+    opencv_cameras.json, COLMAP models, and the object renders of Zero123 and G-Objaverse; only the headers of the
+    images are read. With `allow_missing`, views whose image is missing are left out and noted. `image_folder` names the
+    copy of `images` to take (images_4), where the capture speaks of such a folder. Raises `UnreadableScene`, with one
+    message that says what to do, for everything that is wrong with the capture.
     """
     capture = describe_scene(path)
+    if image_folder is not None:
+        capture = _with_images_in(image_folder, capture)
     with _refusals_explained(Path(path)):
         return assemble(capture, allow_missing=allow_missing)
 
@@ -63,6 +82,21 @@ def describe_scene(path: Path | str) -> DescribedCapture:
         return _read_description(_find_description(path))
 
 
+def is_capture(names: Collection[str]) -> bool:
+    """Say whether a folder that holds files and folders of these names is a capture that `open_scene` would try."""
+    return not SIGNS.isdisjoint(names)
+
+
+def _with_images_in(folder: str, capture: DescribedCapture) -> DescribedCapture:
+    """Rename the images of a capture to their copies in another folder beside `images`."""
+    views = []
+    for view in capture.views:
+        *folders, last = view.image_name.replace("\\", "/").split("/")
+        folders = [folder if name in ("images", *SMALLER_FOLDERS) else name for name in folders]
+        views.append(dataclasses.replace(view, image_name="/".join([*folders, last])))
+    return dataclasses.replace(capture, views=tuple(views))
+
+
 @contextlib.contextmanager
 def _refusals_explained(path: Path) -> Iterator[None]:
     try:
@@ -82,6 +116,10 @@ def _read_description(path: Path) -> DescribedCapture:
 def _read_file(path: Path) -> DescribedCapture:
     if path.suffix.lower() in (".bin", ".txt") and path.stem in ("cameras", "images", "points3D", "rigs", "frames"):
         return _read_description(path.parent)
+    if path.name == ZERO123_FILE:
+        return read_zero123(path.parent, _name(path.parent))
+    if path.parts[-2:] == Path(GOBJAVERSE_FILE).parts:
+        return read_gobjaverse(path.parent.parent, _name(path.parent.parent))
     if path.suffix.lower() != ".json":
         raise UnreadableScene(f"{path}: describes no capture. Give its folder, or {KNOWN_LAYOUTS}.")
     content = _load_json(path)
@@ -113,7 +151,7 @@ def _load_json(path: Path) -> Any:
 
 
 def _description_in(folder: Path) -> Path | None:
-    for name in JSON_NAMES:
+    for name in (*JSON_NAMES, ZERO123_FILE, GOBJAVERSE_FILE):
         if (folder / name).is_file():
             return folder / name
     return find_model(folder)
@@ -156,4 +194,4 @@ def _no_cameras(folder: Path) -> str:
 def _name(folder: Path) -> str:
     """Return the capture's name: its folder's, or the one above where the layout adds a fixed folder."""
     folder = folder.resolve()
-    return folder.parent.name if folder.name in ("nerfstudio", "colmap", "gaussian_splat") else folder.name
+    return folder.parent.name if folder.name in NAMELESS else folder.name
