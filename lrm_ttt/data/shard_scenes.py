@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -19,6 +19,7 @@ PATCH = 8
 BLACK = (0.0, 0.0, 0.0)
 
 
+@runtime_checkable
 class Scenes(Protocol):
     """Scenes that have names and can be decoded one by one."""
 
@@ -39,6 +40,7 @@ class Scenes(Protocol):
         ...
 
 
+@runtime_checkable
 class OpenedScenes(Protocol):
     """What is needed of a data set."""
 
