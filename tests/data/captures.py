@@ -148,7 +148,7 @@ def write_colmap_text(folder: Path, capture: Capture, model: str, parameters: li
     (sparse / "cameras.txt").write_text(f"# cameras\n1 {line}\n2 {line}\n")
     rows = []
     for index, matrix in enumerate(torch.linalg.inv(capture.cam_to_world).numpy()):
-        w, x, y, z = _wxyz(matrix[:3, :3])
+        w, x, y, z = wxyz(matrix[:3, :3])
         pose = " ".join(repr(float(value)) for value in (w, x, y, z, *matrix[:3, 3]))
         # The second line, of a row without points, is empty: some readers stumble over it.
         rows.append(f"{index + 1} {pose} {index % 2 + 1} {names[index]}\n\n")
@@ -157,7 +157,7 @@ def write_colmap_text(folder: Path, capture: Capture, model: str, parameters: li
     return folder
 
 
-def _wxyz(rotation: np.ndarray) -> tuple[float, float, float, float]:
+def wxyz(rotation: np.ndarray) -> tuple[float, float, float, float]:
     """Return the quaternion of a rotation through its eigenvector, by another way than the library's."""
     m = rotation
     symmetric = np.array(
