@@ -135,13 +135,12 @@ def traffic(model: ModelConfig, step: Step) -> list[Traffic]:
             found.append(Traffic("reduce_scatter", "gradients of Gaussians", passes, payload, num_ranks))
     if step.world > 1:
         size = num_parameters(model) * WIDE
-        blocks = model.backbone.num_blocks
         if step.strategy == "ddp":
             found.append(Traffic("all_reduce", "gradients", 1, size, step.world))
         else:
-            # Every block is gathered before its forward and again before its backward pass; the rest goes with them.
-            found.append(Traffic("all_gather", "parameters", 2 * blocks * passes, 2 * size * passes, step.world))
-            found.append(Traffic("reduce_scatter", "gradients", blocks * passes, size * passes, step.world))
+            # The whole model is one unit, gathered for every pass; gradients wait for the last accumulation.
+            found.append(Traffic("all_gather", "parameters", passes, size * passes, step.world))
+            found.append(Traffic("reduce_scatter", "gradients", 1, size, step.world))
     return found
 
 
@@ -154,7 +153,10 @@ def memory(model: ModelConfig, step: Step) -> dict[str, float]:
     """Return the bytes of one rank at the end of a forward pass, by what they are for; AdamW for all parameters."""
     backbone, patch = model.backbone, model.tokenizer.patch_size
     d = backbone.width
-    owned = num_parameters(model) * WIDE / (step.world if step.strategy == "fsdp2" else 1)
+    whole = float(num_parameters(model) * WIDE)
+    # Sharded, parameters and gradients are whole besides for as long as a pass takes.
+    sharded = step.strategy == "fsdp2" and step.world > 1
+    owned = whole / step.world if sharded else whole
     # The rank with the most views.
     views = step.batch_size * -(-step.num_inputs // step.ranks_per_scene)
     targets = step.batch_size * -(-step.num_targets // step.ranks_per_scene)
@@ -164,8 +166,8 @@ def memory(model: ModelConfig, step: Step) -> dict[str, float]:
     stream = (views + readers) * tokens_of_a_view(model, step) * d * WIDE
     blocks = backbone.num_blocks
     found = {
-        "parameters": owned,
-        "gradients": owned,
+        "parameters": owned + (whole if sharded else 0),
+        "gradients": owned + (whole if sharded else 0),
         "optimiser": 2 * owned,
         "average": owned,
         "images and rays": (views + targets) * step.num_pixels * 3 * WIDE + views * step.num_pixels * KEPT_BY_PIXEL,

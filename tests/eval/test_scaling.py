@@ -135,6 +135,9 @@ def test_traffic_in_closed_form() -> None:
     assert find(found, "gradients of Gaussians").payload == gathered.payload
     # Once a step, however many accumulations.
     assert find(found, "gradients").payload == 4 * num_parameters(BASE)
+    sharded = traffic(BASE, dataclasses.replace(step, strategy="fsdp2"))
+    assert find(sharded, "parameters").payload == 3 * 4 * num_parameters(BASE)
+    assert find(sharded, "gradients").sent == 15 / 16 * 4 * num_parameters(BASE)
     again = traffic(BASE, dataclasses.replace(step, checkpointing=True))
     assert find(again, "fast-weight gradients").payload == 1.5 * sums.payload
 
@@ -158,7 +161,9 @@ def test_sharding_divides_the_weights_and_view_groups_the_views() -> None:
     alone = memory(BASE, Step(32, (536, 960), world=8))
     sharded = memory(BASE, Step(32, (536, 960), world=8, strategy="fsdp2"))
     weights = ("parameters", "gradients", "optimiser", "average")
-    assert all(sharded[name] == alone[name] / 8 for name in weights)
+    assert all(sharded[name] == alone[name] / 8 for name in ("optimiser", "average"))
+    # They are whole while they are used.
+    assert all(sharded[name] == alone[name] * (1 + 1 / 8) for name in ("parameters", "gradients"))
     assert sum(alone[name] for name in weights) == 20 * num_parameters(BASE)
     assert {name: sharded[name] for name in alone if name not in weights} == {
         name: alone[name] for name in alone if name not in weights
