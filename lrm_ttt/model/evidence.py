@@ -82,7 +82,7 @@ def _object_radius(cameras: Cameras) -> Float[Tensor, "*b 1"]:
 def gather_evidence(views: Views, ranges: DistanceRange, config: EvidenceConfig, part: Part = slice(None)) -> Evidence:
     """Sweep the views `part` (all) of each scene `[b v]`, each against its nearest others among all views."""
     own = ranges[:, part]
-    planes = (torch.arange(config.num_planes, device=views.images.device) + 0.5) / config.num_planes
+    planes = (torch.arange(config.num_planes, device=own.near.device, dtype=own.near.dtype) + 0.5) / config.num_planes
     distances = own.at(planes.expand(*own.shape, -1))
     neighbours = choose_neighbours(views.cameras, config.num_neighbours, part)
     # Views without masks fill their images: their silhouettes carve nothing.

@@ -34,14 +34,14 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: ViewGroup) -> Tensor:
         ctx.group = group
-        gathered = tensor.new_empty(group.size, *tensor.shape)
+        gathered = tensor.new_empty(group.size * tensor.shape[0], *tensor.shape[1:])
         dist.all_gather_into_tensor(gathered, tensor.contiguous(), group=group.process_group)
-        return gathered
+        return gathered.unflatten(0, (group.size, -1))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         own = gradient.new_empty(gradient.shape[1:])
-        dist.reduce_scatter_tensor(own, gradient.contiguous(), group=ctx.group.process_group)
+        dist.reduce_scatter_tensor(own, gradient.flatten(0, 1).contiguous(), group=ctx.group.process_group)
         return own, None
 
 

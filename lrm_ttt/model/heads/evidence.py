@@ -120,7 +120,7 @@ class EvidenceGaussianHead(nn.Module):
         local = unpatchify(local, self.patch_size, height // self.patch_size, width // self.patch_size).movedim(-1, 1)
         seen = torch.cat([1 - 4 * costs, hulls * 2 - 1, images * 2 - 1, masks * 2 - 1], 1).to(dtype)
         hidden = self._convolve(torch.cat([local, seen], 1))
-        learned = LOGIT_GAIN * _convolved(self.decode_planes, hidden).float()
+        learned = LOGIT_GAIN * _convolved(self.decode_planes, hidden).to(costs.dtype)
         planes = (learned + self._plane_logits(costs, hulls)).softmax(1)
         return _Sight(hidden, hulls, planes, self._expected_plane(planes))
 
@@ -139,7 +139,7 @@ class EvidenceGaussianHead(nn.Module):
         cameras, ranges, surface, places = witnesses
         verdicts = judge(cameras, ranges, sight.share, surface, sight.planes.shape[1], places[part])
         settled = gelu(_convolved(self.settle, torch.cat([sight.hidden, verdicts.to(dtype)], 1)))
-        raw = _convolved(self.decode, settled + sight.hidden).float().movedim(1, -1)
+        raw = _convolved(self.decode, settled + sight.hidden).to(sight.share.dtype).movedim(1, -1)
         share = sight.share[..., None] + 0.1 * torch.tanh(raw[..., :1])
         on_mask, on_hull, on_seen_through = self.opacity_weights
         hull = (sight.hulls * sight.planes).sum(1)
