@@ -16,10 +16,10 @@ from lrm_ttt.data.open_scene import open_scene
 from lrm_ttt.data.source import SceneSource
 from lrm_ttt.errors import UnreadableScene
 from lrm_ttt.scene.cameras import ImageSize
-from tests.data.captures import Capture, hits, make_capture, undistorted, write_transforms
+from tests.data.captures import Capture, hits, make_capture, write_transforms
 
 UNIT = 1e-4
-LENS = Distortion("opencv", (0.08, -0.03, 0.004, -0.003))
+LENS = Distortion("opencv", (-0.3, 0.1, 0.01, -0.02))
 
 
 def encoded(values: np.ndarray) -> DepthFile:
@@ -29,13 +29,11 @@ def encoded(values: np.ndarray) -> DepthFile:
 
 
 def plane_depths(capture: Capture, index: int, size: ImageSize) -> np.ndarray:
-    """Return camera z of the plane z = 0 in steps of `UNIT`, as the lens sees it, in an image of any `size`."""
+    """Return camera z of the plane z = 0 in steps of `UNIT`, in an image of any `size`."""
     fx, fy, cx, cy = capture.intrinsics
     x = (torch.arange(size.width, dtype=torch.float64) + 0.5) * capture.size.width / size.width
     y = (torch.arange(size.height, dtype=torch.float64) + 0.5) * capture.size.height / size.height
     plane = torch.stack(torch.meshgrid((x - cx) / fx, (y - cy) / fy, indexing="xy"), -1)
-    if capture.distortion is not None:
-        plane = undistorted(capture.distortion, plane)
     pose = capture.cam_to_world[index]
     return (((hits(pose, plane) - pose[:3, 3]) @ pose[:3, 2]) / UNIT).round().numpy()
 
@@ -45,7 +43,6 @@ def with_depths(source: SceneSource, capture: Capture, size: ImageSize) -> Scene
     return dataclasses.replace(source, depths=files)
 
 
-@pytest.mark.parametrize("distortion", [None, LENS], ids=["pinhole", "lens"])
 @pytest.mark.parametrize(
     ("stored", "size"),
     [
@@ -55,10 +52,8 @@ def with_depths(source: SceneSource, capture: Capture, size: ImageSize) -> Scene
         (ImageSize(96, 144), ImageSize(64, 80)),
     ],
 )
-def test_depths_lie_on_the_plane(
-    distortion: Distortion | None, stored: ImageSize, size: ImageSize, tmp_path: Path
-) -> None:
-    capture = make_capture(distortion=distortion)
+def test_depths_lie_on_the_plane(stored: ImageSize, size: ImageSize, tmp_path: Path) -> None:
+    capture = make_capture()
     source = with_depths(open_scene(write_transforms(tmp_path, capture)), capture, stored)
     views = load_views(source, range(4), size)
     assert views.depths is not None
@@ -91,6 +86,20 @@ def test_depths_are_never_averaged_across_edges(size: ImageSize, tmp_path: Path)
     depths = load_views(dataclasses.replace(source, depths=(encoded(steps),) * 4), [1], size).depths
     assert depths is not None
     assert torch.equal(depths.unique(), torch.tensor([0.0, 10_000, 50_000]) * np.float32(UNIT))
+
+
+@pytest.mark.parametrize(("size", "least"), [(ImageSize(48, 72), 0.99), (ImageSize(64, 96), 0.965)])
+def test_depths_fall_on_their_colours(size: ImageSize, least: float, tmp_path: Path) -> None:
+    folder = write_transforms(tmp_path, make_capture(distortion=LENS))
+    y, x = np.mgrid[:48, :72]
+    white = (x // 9 + y // 8) % 2
+    Image.fromarray((255 * white).astype(np.uint8)).save(folder / "images" / "001.png")
+    source = dataclasses.replace(open_scene(folder), depths=(encoded(100 + white),) * 4)
+    views = load_views(source, [1], size)
+    assert views.depths is not None
+    # Measured: 100 % and 97.4 % (nearest against linear); with the lens left alone 95.5 % and 94.6 %.
+    agree = (views.images[:, :1] > 0.5) == (views.depths > 100.5 * UNIT)
+    assert agree.float().mean() > least
 
 
 def test_depths_of_another_shape_are_refused(tmp_path: Path) -> None:
