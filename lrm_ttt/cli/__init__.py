@@ -20,6 +20,7 @@ COMMANDS = {
     "reconstruct": "posed images to Gaussian splats, with a report",
     "stream": "posed images as they come to Gaussian splats, step after step",
     "render": "a saved scene (.ply, triplanes or state) to images or a video",
+    "data": "data sets to shards, and what is wrong with captures",
     "train": "train or resume a model from a YAML file",
     "import-weights": "a published checkpoint to a model folder",
     "doctor": "what this installation has, and what it lacks",

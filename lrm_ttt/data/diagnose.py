@@ -6,12 +6,13 @@ undone: whichever agrees with the images clearly better than the cameras as give
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrm_ttt.data.dataset import SceneDataset
 from lrm_ttt.data.epipolar import Evidence, agreement, gather_evidence, rays
 from lrm_ttt.data.lens import Distortion
 from lrm_ttt.data.mistakes import Mistake, undo_camera_mistakes, undo_lens_mistakes
@@ -24,6 +25,11 @@ LEAST_GAIN, LEAST_AGREEMENT = 0.08, 0.2
 # A lens changes little, but all pairs alike: the gain must be this many standard errors of its mean over the pairs.
 LEAST_LENS_GAIN, STANDARD_ERRORS = 0.02, 4.0
 LEAST_CONNECTED = 0.5
+# Less than this proves nothing against cameras: with so many mistakes to try, one fits a few wrong matches by chance.
+FEWEST_MATCHES = 100
+# Images with fewer corners have too little texture to tell; photographs have twice as many.
+FEWEST_FEATURES = 500
+UNDECIDED = "undecided"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +49,8 @@ class Diagnosis:
 
     @property
     def is_sound(self) -> bool:
-        """Say whether no mistake was found."""
-        return self.mistake is None
+        """Say whether no mistake was found; where the images do not tell, none was."""
+        return self.mistake is None or self.mistake.kind == UNDECIDED
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -59,15 +65,7 @@ class Diagnosis:
         return f"{self.scene}: {self.mistake.kind}: {self.mistake.message}" + (f" ({said})" if said else "")
 
 
-class OpenedScenes(Protocol):
-    """What is needed of a data set."""
-
-    def __len__(self) -> int: ...
-    def scene_name(self, index: int) -> str: ...
-    def open(self, index: int) -> SceneSource: ...
-
-
-def examine_dataset(dataset: OpenedScenes, number: int | None, seed: int) -> Iterator[Diagnosis]:
+def examine_dataset(dataset: SceneDataset, number: int | None, seed: int) -> Iterator[Diagnosis]:
     """Examine `number` scenes of a data set, drawn from `seed` (None: all), in the order in which they lie."""
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
     for index in sorted(order[:number].tolist()):
@@ -86,19 +84,29 @@ def examine(source: SceneSource) -> Diagnosis:
     mistake = _without_images(source)
     if mistake is not None:
         return Diagnosis(source.name, mistake, source.num_views)
-    number = min(VIEWS_LOOKED_AT, source.num_views)
-    indices = [round(at * (source.num_views - 1) / max(number - 1, 1)) for at in range(number)]
-    return judge(source.name, gather_evidence(source, indices))
+    evidence = gather_evidence(source, _spread(source.num_views))
+    if _too_little_shared(evidence) is not None and source.num_views > VIEWS_LOOKED_AT:
+        # A long walk may leave nothing in common to views so far apart.
+        start = (source.num_views - VIEWS_LOOKED_AT) // 2
+        evidence = gather_evidence(source, range(start, start + VIEWS_LOOKED_AT))
+    return judge(source.name, evidence)
+
+
+def _spread(num_views: int) -> list[int]:
+    number = min(VIEWS_LOOKED_AT, num_views)
+    return [round(at * (num_views - 1) / max(number - 1, 1)) for at in range(number)]
 
 
 def judge(name: str, evidence: Evidence) -> Diagnosis:
     """Say which mistake, undone, makes the cameras agree with the images; which agree already have none."""
     number, num_pairs = evidence.num_views, evidence.matches.num_pairs
-    mistake = _too_little_shared(evidence)
+    too_little = _too_little_shared(evidence)
     if num_pairs == 0:
-        return Diagnosis(name, mistake, number)
+        return Diagnosis(name, too_little, number)
     as_given = _scores(evidence, evidence.cameras.cam_to_world, evidence.cameras.intrinsics, evidence.lenses)
     given = float(as_given.mean())
+    if len(evidence.matches.pair) < FEWEST_MATCHES:
+        return Diagnosis(name, too_little, number, num_pairs, given)
     named, undone = _camera_mistake(evidence, given) or _lens_mistake(evidence, as_given) or (None, None)
     if named is None and given < LEAST_AGREEMENT:
         named = Mistake(
@@ -106,7 +114,7 @@ def judge(name: str, evidence: Evidence) -> Diagnosis:
             "the cameras do not fit the images, and none of the usual mistakes explains it. Check that each image has "
             "the camera of its own (same order, same names), or estimate the poses again.",
         )
-    return Diagnosis(name, named or mistake, number, num_pairs, given, undone)
+    return Diagnosis(name, named or too_little, number, num_pairs, given, undone)
 
 
 def _without_images(source: SceneSource) -> Mistake | None:
@@ -126,17 +134,17 @@ def _without_images(source: SceneSource) -> Mistake | None:
 def _too_little_shared(evidence: Evidence) -> Mistake | None:
     matches = evidence.matches
     connected = matches.views_of(torch.ones(matches.num_pairs, dtype=torch.bool))
-    if len(connected) >= LEAST_CONNECTED * evidence.num_views:
+    enough = len(connected) >= LEAST_CONNECTED * evidence.num_views
+    if enough and len(matches.pair) >= FEWEST_MATCHES:
         return None
+    shared = f"{len(connected)} of {evidence.num_views} views show things that another of them shows too"
     if evidence.num_still > matches.num_pairs:
         return Mistake(
             "still camera", "the views show the same from the same place. Move the camera while taking the pictures."
         )
-    return Mistake(
-        "too little overlap",
-        f"only {len(connected)} of {evidence.num_views} views show things that another of them shows too. Take more "
-        "pictures between them, of surfaces with some texture.",
-    )
+    if evidence.num_features < FEWEST_FEATURES:
+        return Mistake(UNDECIDED, f"the images have too little texture to tell: {shared}.")
+    return Mistake("too little overlap", f"only {shared}. Take more pictures between them.")
 
 
 def _scores(
@@ -163,6 +171,9 @@ def _camera_mistake(evidence: Evidence, given: float) -> tuple[Mistake, float] |
 
 def _lens_mistake(evidence: Evidence, given: Float[Tensor, "pairs"]) -> tuple[Mistake, float] | None:
     cameras = evidence.cameras
+    # A lens bends what right cameras show; it cannot mend wrong ones.
+    if given.mean() < LEAST_AGREEMENT:
+        return None
 
     def scores(lenses: tuple[Distortion | None, ...]) -> Float[Tensor, "pairs"]:
         return _scores(evidence, cameras.cam_to_world, cameras.intrinsics, lenses)

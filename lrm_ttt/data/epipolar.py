@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import statistics
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -59,12 +60,14 @@ class Evidence:
     """What the images of some views say, and the cameras (float64) and lenses that the capture claims for them.
 
     `num_still` pairs of views share points that hardly move from one to the other, which tells nothing of cameras.
+    `num_features` is the median number of points that could have been matched.
     """
 
     cameras: Cameras
     lenses: tuple[Distortion | None, ...]
     matches: Matches
     num_still: int
+    num_features: int
 
     @property
     def num_views(self) -> int:
@@ -93,8 +96,13 @@ def gather_evidence(source: SceneSource, indices: Sequence[int]) -> Evidence:
             num_still += 1
         else:
             found[first, second] = points
-    cameras = Cameras(source.cam_to_world[indices], views.cameras.intrinsics.double(), views.image_size)
-    return Evidence(cameras, tuple(source.distortion[index] for index in indices), _best_pairs(found), num_still)
+    return Evidence(
+        cameras=Cameras(source.cam_to_world[indices], views.cameras.intrinsics.double(), views.image_size),
+        lenses=tuple(source.distortion[index] for index in indices),
+        matches=_best_pairs(found),
+        num_still=num_still,
+        num_features=int(statistics.median(len(one.points) for one in features)),
+    )
 
 
 def _best_pairs(found: dict[tuple[int, int], tuple[Tensor, Tensor]]) -> Matches:

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from lrm_ttt.data.dataset import SceneDataset
 from lrm_ttt.data.images import choose_image_size, load_views
 from lrm_ttt.data.procedural import procedural_capture
 from lrm_ttt.data.source import SceneSource
@@ -40,20 +41,11 @@ class Scenes(Protocol):
         ...
 
 
-@runtime_checkable
-class OpenedScenes(Protocol):
-    """What is needed of a data set."""
-
-    def __len__(self) -> int: ...
-    def scene_name(self, index: int) -> str: ...
-    def open(self, index: int) -> SceneSource: ...
-
-
 @dataclasses.dataclass(frozen=True)
 class DatasetScenes:
     """The first scenes of a data set (all: `limit` None), decoded at one size or by `longer_side`."""
 
-    dataset: OpenedScenes
+    dataset: SceneDataset
     image_size: ImageSize | None
     longer_side: int | None
     limit: int | None = None
