@@ -4,10 +4,10 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING
 
 import torch
 
+from lrm_ttt.data.dataset import SceneDataset
 from lrm_ttt.data.order import replacement
 from lrm_ttt.data.procedural import ProceduralConfig, random_background, sample_batch
 from lrm_ttt.data.source import SceneSource
@@ -18,9 +18,6 @@ from lrm_ttt.model.config import ModelConfig
 from lrm_ttt.scene.views import SceneBatch
 from lrm_ttt.train.config import StageConfig, TrainConfig
 from lrm_ttt.train.schedule import stage_at
-
-if TYPE_CHECKING:
-    from lrm_ttt.data.dataset import SceneDataset
 
 # torch's CPU generator keeps 32 bits of a seed: training draws from the lower half of them, validation from the upper.
 HALF = 2**31
@@ -46,11 +43,9 @@ def training_batch(stage: StageConfig, generator: torch.Generator, device: torch
     return sample_batch(config, stage.batch_size, generator, device)
 
 
-def in_frame(batch: SceneBatch, model: ModelConfig | None) -> SceneBatch:
+def in_frame(batch: SceneBatch, model: ModelConfig) -> SceneBatch:
     """Return procedural scenes, which come in the frame "focus", in the frame of the model."""
-    if model is None or model.normalisation == "focus":
-        return batch
-    return renormalised(batch, model.normalisation)
+    return batch if model.normalisation == "focus" else renormalised(batch, model.normalisation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +77,7 @@ class BatchMaker:
     """Make the batch of a key, in any process."""
 
     def __init__(
-        self, config: TrainConfig, datasets: "Sequence[SceneDataset | None]", group: int, device: torch.device
+        self, config: TrainConfig, datasets: Sequence[SceneDataset | None], group: int, device: torch.device
     ) -> None:
         self.config, self.datasets, self.group, self.device = config, datasets, group, device
         sources = config.data.sources
@@ -109,7 +104,7 @@ class BatchMaker:
             return Made(key, None, tuple(broken), error)
 
     def _scene(
-        self, dataset: "SceneDataset", key: BatchKey, stage: int, element: int, num_inputs: int, broken: list[str]
+        self, dataset: SceneDataset, key: BatchKey, stage: int, element: int, num_inputs: int, broken: list[str]
     ) -> SceneBatch:
         """Return one scene; a broken one is added to `broken` and replaced by another that follows from the key."""
         name = self.names[key.source]

@@ -2,13 +2,12 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import torch
 
 from lrm_ttt.data.config import DatasetConfig
+from lrm_ttt.data.dataset import open_dataset
 from lrm_ttt.data.order import MixtureOrder
 from lrm_ttt.data.procedural import ProceduralConfig, sample_batch
 from lrm_ttt.data.source import SceneSource
@@ -20,9 +19,6 @@ from lrm_ttt.scene.views import SceneBatch
 from lrm_ttt.train.batches import HALF, BatchKey, BatchMaker, Made, in_frame, training_batch, training_generator
 from lrm_ttt.train.config import TrainConfig, ValidationConfig
 from lrm_ttt.train.loader import Loader
-
-if TYPE_CHECKING:
-    from lrm_ttt.data.dataset import SceneDataset
 
 __all__ = ["BatchSource", "Drawn", "Place", "training_batch", "training_generator", "validation_batches"]
 
@@ -37,15 +33,12 @@ def validation_generator(index: int) -> torch.Generator:
     return torch.Generator().manual_seed(HALF + VALIDATION_SEED + index)
 
 
-def validation_batches(
-    config: ValidationConfig, device: torch.device, model: ModelConfig | None = None
-) -> list[SceneBatch]:
-    """Return the held-out scenes, one a batch: procedural ones, or those of `config.source` for the `model`.
+def validation_batches(config: ValidationConfig, device: torch.device, model: ModelConfig) -> list[SceneBatch]:
+    """Return the held-out scenes, one a batch, in the frame of `model`: procedural ones, or those of `config.source`.
 
     Raises `UnreadableScene` and `InvalidConfig` where one of these scenes is broken or too short.
     """
     if config.source is not None:
-        assert model is not None, "captures are read in the patches and the frame of a model"
         dataset = open_dataset(config.source)
         indices = range(min(config.num_scenes, len(dataset)))
         return [_held_out(dataset.open(index), config, model).to(device) for index in indices]
@@ -166,33 +159,3 @@ class BatchSource:
 
     def _receive(self, made: Made) -> Made:
         return made if made.batch is None else dataclasses.replace(made, batch=made.batch.to(self.device))
-
-
-def open_dataset(source: DatasetConfig) -> "SceneDataset":
-    from lrm_ttt.data import dataset
-
-    return dataset.open_dataset(source)
-
-
-class Prefetcher:
-    """Draw the next batch in a thread while the present one is learnt from; or on demand, where `ahead` is False."""
-
-    def __init__(self, draw: Callable[[int, int], SceneBatch], ahead: bool) -> None:
-        self.draw = draw
-        self.pool = ThreadPoolExecutor(1, "scenes") if ahead else None
-        self.pending: dict[tuple[int, int], Future[SceneBatch]] = {}
-
-    def get(self, key: tuple[int, int], following: tuple[int, int] | None) -> SceneBatch:
-        """Return the batch of (step, part), and begin with the `following` one."""
-        if self.pool is None:
-            return self.draw(*key)
-        # Always drawn in the same thread, so that a resumed run meets the same number of threads in every sum.
-        present = self.pending.get(key) or self.pool.submit(self.draw, *key)
-        batch = present.result()
-        self.pending = {} if following is None else {following: self.pool.submit(self.draw, *following)}
-        return batch
-
-    def close(self) -> None:
-        """Wait for the thread, and end it."""
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)

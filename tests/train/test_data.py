@@ -13,7 +13,11 @@ import torch
 from torch import Tensor
 
 from lrm_ttt.data.config import DataConfig, DatasetConfig, ViewSamplingConfig
+from lrm_ttt.data.shard_reader import ShardDataset
+from lrm_ttt.data.shard_scenes import ProceduralScenes
+from lrm_ttt.data.shard_writer import ShardFormat, write_shards
 from lrm_ttt.errors import InvalidConfig, LrmTttError, UnreadableScene
+from lrm_ttt.scene.cameras import ImageSize
 from lrm_ttt.scene.similarity import normalising_similarity
 from lrm_ttt.scene.views import SceneBatch
 from lrm_ttt.train.batches import HALF, draw_num_inputs
@@ -236,6 +240,20 @@ def test_a_broken_scene_is_named_and_replaced(captures: Captures) -> None:
     rest = [number for number in range(10) if number not in broken]
     assert all_same([batches[number] for number in rest], [sound[number] for number in rest])
     assert all_same(batches, drawn(reading(), 10, Place(0, 1, 1, 2)))
+
+
+def test_a_truncated_shard_breaks_the_scenes_behind_its_end(tmp_path: Path) -> None:
+    scenes = ProceduralScenes(6, 5, ImageSize(16, 16), room_fraction=0.5)
+    write_shards(scenes, tmp_path, ShardFormat(scenes_per_shard=3), image_size=(16, 16))
+    dataset, config = ShardDataset(tmp_path), reading(DatasetConfig("shards", str(tmp_path)))
+    sound = drawn(config, 6)
+    shard = tmp_path / "shard-000001.tar"
+    os.truncate(shard, dataset.manifest.shards[1].scenes[2].offset + 2000)
+    batches = drawn(config, 6)
+    lost = [each.batch.names != good.batch.names for each, good in zip(batches, sound, strict=True)]
+    assert [good.batch.names for good, gone in zip(sound, lost, strict=True) if gone] == [(dataset.scene_name(5),)]
+    (message,) = [message for each in batches for message in each.broken]
+    assert message.startswith(f"shards, {dataset.scene_name(5)}: {shard}: this shard is damaged")
 
 
 def test_an_unreadable_data_set_ends_the_run(captures: Captures) -> None:
