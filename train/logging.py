@@ -91,10 +91,19 @@ class Stopwatch:
 
 
 def measure_module(module: nn.Module, stopwatch: Stopwatch, name: str) -> None:
-    """Add the seconds of a module's forward calls to the stopwatch."""
+    """Add the seconds of a module's forward calls to the stopwatch while it is in training mode."""
     starts: list[float] = []
-    module.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter()))
-    module.register_forward_hook(lambda *_: stopwatch.add(name, time.perf_counter() - starts.pop()))
+
+    def begin(*_: object) -> None:
+        starts.append(time.perf_counter())
+
+    def end(*_: object) -> None:
+        seconds = time.perf_counter() - starts.pop()
+        if module.training:
+            stopwatch.add(name, seconds)
+
+    module.register_forward_pre_hook(begin)
+    module.register_forward_hook(end)
 
 
 class RunningMeans:
