@@ -173,7 +173,7 @@ def test_an_album_shows_scenes_evenly_and_those_of_all_ranks() -> None:
     together.pages = [page for album in ranks for page in album.pages]
     shown = np.asarray(whole.draw("step 7"))
     assert np.array_equal(np.asarray(together.draw("step 7")), shown)
-    for batch in batches[:2]:
+    for batch in batches[:1]:
         assert batch.targets is not None
         for image in (batch.inputs.images[0, 0], batch.targets.images[0, 0]):
             assert holds(shown, (image * 255).round().byte().movedim(0, -1).numpy())
