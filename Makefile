@@ -13,9 +13,8 @@ PYTEST_FLAGS ?=
 TRAIN_FLAGS ?= --max-steps 100
 
 BIN := $(abspath $(VENV))/bin
-# Most of the time from a clone to the first result goes into installing torch. uv takes two thirds of it, and bytecode
-# of what is never imported need not be made.
-INSTALL := $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install --no-compile)
+# Most of the time from a clone to the first result goes into installing torch; uv takes two thirds of pip's.
+INSTALL := $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install)
 # An editable install sees changed Python files by itself; these need it again.
 INSTALL_INPUTS := pyproject.toml $(wildcard setup.py) $(wildcard kernels/*/native/*)
 
