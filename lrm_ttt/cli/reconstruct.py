@@ -45,7 +45,9 @@ def run(arguments: Arguments) -> None:
         return
     with Reporter() as reporter:
         numbers = reconstruct(arguments, metrics, reporter, command_line("reconstruct"))
-    print(outcome(arguments.out, numbers))
+    # Of processes that share the views only the first has a result.
+    if numbers:
+        print(outcome(arguments.out, numbers))
 
 
 def outcome(out: Path, numbers: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from lrm_ttt.model.hub import HubModel
 from lrm_ttt.model.slices import WHOLE, Slices
 from lrm_ttt.model.state import SceneState
 from lrm_ttt.model.tokenizer import Tokenizer, ViewTokens
+from lrm_ttt.parallel.collectives import keep_out_of_graphs
 from lrm_ttt.parallel.sharing import Sharing, share_views
 from lrm_ttt.parallel.view_group import ALONE, ViewGroup
 from lrm_ttt.scene.cameras import Cameras
@@ -94,5 +95,6 @@ class SceneModel(nn.Module, HubModel):
 
 def compile_blocks(model: SceneModel) -> None:
     """Compile each block's forward in place (regional compilation); the first call per shape takes a while."""
+    keep_out_of_graphs()
     for block in model.backbone.blocks:
         block.forward = torch.compile(block.forward, dynamic=True)

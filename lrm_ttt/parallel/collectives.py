@@ -45,26 +45,40 @@ class _Gather(torch.autograd.Function):
         return own, None
 
 
-@torch._dynamo.disable
+def _summed(tensor: Tensor, group: ViewGroup) -> Tensor:
+    return _Sum.apply(tensor, group.process_group)
+
+
+def _gathered(tensor: Tensor, group: ViewGroup) -> Tensor:
+    return _Gather.apply(tensor, group)
+
+
+def _sizes(size: int, group: ViewGroup, device: torch.device) -> list[int]:
+    sizes = torch.empty(group.size, dtype=torch.long, device=device)
+    dist.all_gather_into_tensor(sizes, torch.tensor([size], device=device), group=group.process_group)
+    return [int(each) for each in sizes]
+
+
+def keep_out_of_graphs() -> None:
+    """Let torch.compile break its graphs at collectives. To be called by who compiles: it imports the compiler."""
+    global _summed, _gathered, _sizes
+    _summed, _gathered, _sizes = (torch.compiler.disable(each) for each in (_summed, _gathered, _sizes))
+
+
 def sum_over(group: ViewGroup, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the sums of `tensors` (of one dtype) over the ranks of a group, by a single all-reduce."""
     if not group.is_shared:
         return list(tensors)
     packed = torch.cat([tensor.flatten() for tensor in tensors])
-    parts = _Sum.apply(packed, group.process_group).split([tensor.numel() for tensor in tensors])
+    parts = _summed(packed, group).split([tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-@torch._dynamo.disable
 def sizes_over(group: ViewGroup, size: int, device: torch.device) -> list[int]:
     """Return the number that each rank has."""
-    sizes = torch.empty(group.size, dtype=torch.long, device=device)
-    own = torch.tensor([size], device=device)
-    dist.all_gather_into_tensor(sizes, own, group=group.process_group)
-    return [int(each) for each in sizes]
+    return _sizes(size, group, device)
 
 
-@torch._dynamo.disable
 def gather(group: ViewGroup, tensor: Tensor, sizes: Sequence[int], dim: int) -> Tensor:
     """Concatenate along `dim` what each rank has; rank r has `sizes[r]` there, which all ranks know."""
     if not group.is_shared:
@@ -74,5 +88,5 @@ def gather(group: ViewGroup, tensor: Tensor, sizes: Sequence[int], dim: int) -> 
     short = max(sizes) - front.shape[0]
     # A collective moves equal pieces: shorter ones are filled up, and cut again.
     filled = torch.cat([front, front.new_zeros(short, *front.shape[1:])]) if short else front
-    pieces = _Gather.apply(filled, group)
+    pieces = _gathered(filled, group)
     return torch.cat([piece[:size] for piece, size in zip(pieces, sizes, strict=True)]).movedim(0, dim)

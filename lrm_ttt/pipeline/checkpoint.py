@@ -14,6 +14,7 @@ from lrm_ttt.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE, find_pretrained,
 from lrm_ttt.model.config import ModelConfig, Schedule
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.model.scene_model import SceneModel
+from lrm_ttt.parallel.launched import own_device
 
 M = TypeVar("M", bound=SceneModel)
 EMBEDDED = "embedded"
@@ -85,12 +86,13 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device that a user names; `auto` is a GPU where torch can use one.
+    """Return the device that a user names; `auto` is a GPU where torch can use one. Of several processes each has its
+    own GPU.
 
     Raises `BackendUnavailable` for a device that is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return own_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
         raise BackendUnavailable(f"--device {name}: there are auto, cpu, cuda and cuda:N.")
@@ -101,7 +103,7 @@ def choose_device(name: str) -> torch.device:
         raise BackendUnavailable(f"--device {name}: {why}. Pass --device cpu; `lrm-ttt doctor` says more.")
     if index and int(index) >= torch.cuda.device_count():
         raise BackendUnavailable(f"--device {name}: there are {torch.cuda.device_count()} GPUs, counted from 0.")
-    return torch.device(name)
+    return own_device(torch.device(name))
 
 
 def choose_backend(name: str, device: torch.device) -> str:

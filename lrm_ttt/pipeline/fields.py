@@ -3,7 +3,7 @@ images. Either is written, read again, and judged by what the file shows.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,9 @@ from torch import Tensor
 from lrm_ttt.model.novel_view import NovelViewModel
 from lrm_ttt.model.scene_model import SceneModel
 from lrm_ttt.model.slices import Slices
+from lrm_ttt.model.state import SceneState
 from lrm_ttt.model.triplane import TriplaneModel
+from lrm_ttt.parallel.view_group import ALONE, ViewGroup
 from lrm_ttt.pipeline.check import Metrics, judge_images
 from lrm_ttt.pipeline.checkpoint import load_as
 from lrm_ttt.pipeline.job import Job
@@ -25,24 +27,45 @@ from lrm_ttt.pipeline.state_file import SavedState, fingerprint, save_state
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.manipulable import cat
 from lrm_ttt.scene.similarity import Similarity, normalising_similarity
+from lrm_ttt.scene.triplanes import Triplanes
 from lrm_ttt.scene.triplanes_file import write_triplanes
 from lrm_ttt.scene.views import Views
 
 FILES = {"triplane": "triplanes.safetensors", "images": "state.safetensors"}
 
 
-def make_field(job: Job, inputs: Views, folder: Path, metrics: Metrics, stages: Stages) -> dict[str, Any]:
-    """Run the model, write what it predicts, read that again and show it; return what metrics.json holds of it."""
+class Field(NamedTuple):
+    """What a model made of the inputs of a capture, `world_to_scene` being the way to its frame."""
+
+    model: SceneModel
+    state: SceneState
+    triplanes: Triplanes | None
+    world_to_scene: Similarity
+
+
+def compute_field(job: Job, inputs: Views, stages: Stages, group: ViewGroup) -> Field:
+    """Run the model."""
     with stages("checkpoint"):
         model = load_as(SceneModel, job.checkpoint, job.device, precision=job.precision, schedule=job.config.schedule)
         stages.describe(f"{model.num_parameters / 1e6:.1f} M parameters, {job.precision}")
     model.slices = Slices(job.slices.views)
+    model.share(group)
     # Transposed in memory it would round otherwise than after saving and loading.
     world_to_scene = normalising_similarity(inputs.cameras, model.config.normalisation).map(Tensor.contiguous)
-    path = folder / FILES[job.model.representation]
     with stages("model"), torch.inference_mode():
         state = model.update(model.start(1), normalise(inputs, world_to_scene).to(job.device)[None])
         triplanes = model.query(state)[0] if isinstance(model, TriplaneModel) else None
+    # What comes next one process does alone.
+    model.share(ALONE)
+    return Field(model, state, triplanes, world_to_scene)
+
+
+def make_field(
+    job: Job, inputs: Views, folder: Path, metrics: Metrics, stages: Stages, group: ViewGroup
+) -> dict[str, Any]:
+    """Run the model, write what it predicts, read that again and show it; return what metrics.json holds of it."""
+    model, state, triplanes, world_to_scene = compute_field(job, inputs, stages, group)
+    path = folder / FILES[job.model.representation]
     with stages("write"):
         if triplanes is not None:
             write_triplanes(path, triplanes, world_to_scene)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from lrm_ttt.model.slices import Slices
+from lrm_ttt.parallel.launched import join_launched, launched_rank
+from lrm_ttt.parallel.view_group import ViewGroup
 from lrm_ttt.pipeline.check import Metrics, PlyCheck, check_ply
 from lrm_ttt.pipeline.checkpoint import choose_device, load
 from lrm_ttt.pipeline.config import ReconstructConfig
-from lrm_ttt.pipeline.fields import make_field
+from lrm_ttt.pipeline.fields import compute_field, make_field
 from lrm_ttt.pipeline.job import Job, notes, prepare
 from lrm_ttt.pipeline.memory import out_of_memory_explained, release_freed_memory
 from lrm_ttt.pipeline.numbers import collect, collect_gaussians, resolved
@@ -35,7 +37,10 @@ def run(
     """Reconstruct a capture into `config.out` and return what metrics.json holds.
 
     `metrics` is `lrm_ttt.eval.metrics`. Raises `LrmTttError` kinds, and then `config.out` is as it was before.
+    Processes that were launched together share the views; the first one writes, the others return nothing.
     """
+    if launched_rank():
+        return help_the_first(config)
     stages = Stages(choose_device(config.device), listener)
     check_replaceable(Path(config.out).expanduser().resolve(), config.overwrite)
     with stages("open"):
@@ -49,7 +54,8 @@ def run(
             size = inputs.image_size
             stages.describe(f"{job.num_inputs} input views of {size.height}x{size.width}, {job.num_tokens:,} tokens")
         make = make_gaussians if job.model.representation == "gaussians" else make_field
-        numbers = make(job, inputs, folder, metrics, stages) | provenance(command)
+        group = join_launched(job.device)
+        numbers = make(job, inputs, folder, metrics, stages, group) | provenance(command)
         (folder / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
         (folder / "config.yaml").write_text(resolved(job), encoding="utf-8")
         title = f"{job.plan.source.name}, reconstructed"
@@ -58,9 +64,22 @@ def run(
     return numbers
 
 
-def make_gaussians(job: Job, inputs: Views, folder: Path, metrics: Metrics, stages: Stages) -> dict[str, Any]:
+def help_the_first(config: ReconstructConfig) -> dict[str, Any]:
+    """Do this process's share of a reconstruction that another one writes."""
+    job = prepare(config)
+    stages, inputs, group = Stages(job.device), job.load_inputs(), join_launched(job.device)
+    if job.model.representation == "gaussians":
+        compute(job, inputs, stages, group)
+    else:
+        compute_field(job, inputs, stages, group)
+    return {}
+
+
+def make_gaussians(
+    job: Job, inputs: Views, folder: Path, metrics: Metrics, stages: Stages, group: ViewGroup
+) -> dict[str, Any]:
     """Make and write Gaussians, judge and show them; return what metrics.json holds of them."""
-    made = compute(job, inputs, stages)
+    made = compute(job, inputs, stages, group)
     with stages("write"):
         write_ply(folder / "scene.ply", made.gaussians, made.world_to_scene.inverse())
         stages.describe(f"scene.ply, {(folder / 'scene.ply').stat().st_size / 1e6:.1f} MB")
@@ -68,8 +87,8 @@ def make_gaussians(job: Job, inputs: Views, folder: Path, metrics: Metrics, stag
     return collect(job, check, metrics, stages) | collect_gaussians(job, made, check)
 
 
-def compute(job: Job, inputs: Views, stages: Stages) -> Reconstruction:
-    """Run the model, and the refinement where it is asked for."""
+def compute(job: Job, inputs: Views, stages: Stages, group: ViewGroup) -> Reconstruction:
+    """Run the model, and in the first process of the group the refinement where it is asked for."""
     config = job.config
     virtual: Virtual | None = job.virtual.positions
     if job.virtual.capture is not None:
@@ -80,6 +99,7 @@ def compute(job: Job, inputs: Views, stages: Stages) -> Reconstruction:
         model = load(job.checkpoint, job.device, precision=job.precision, schedule=config.schedule)
         stages.describe(f"{model.num_parameters / 1e6:.1f} M parameters, {job.precision}")
     model.slices = Slices(job.slices.views, None if job.slices.views is None else drop_invisible)
+    model.share(group)
     with stages("model"):
         views = inputs.to(job.device)
         made = reconstruct(
@@ -93,7 +113,7 @@ def compute(job: Job, inputs: Views, stages: Stages) -> Reconstruction:
         stages.describe(f"{made.num_predicted:,} Gaussians, {made.gaussians.num_gaussians:,} kept")
     del model
     release_freed_memory()
-    if not config.refine:
+    if not config.refine or group.rank:
         return made
     with stages("refine"):
         refined = refine(

@@ -18,7 +18,7 @@ from lrm_ttt.train.config import ParallelConfig, StageConfig, TrainConfig
 from lrm_ttt.train.learner import check_shares
 from lrm_ttt.train.loop import RunOptions, Trainer
 from lrm_ttt.train.sharded import whole
-from tests.train.launch import launch, write
+from tests.helpers.launch import launch, write
 from tests.train.micro import MODEL, micro
 
 BACKBONE = MODEL.backbone
@@ -57,7 +57,7 @@ def write_captures(folder: Path, number: int, num_views: int = 9) -> None:
             fx, fy, cx, cy = views.cameras.intrinsics[view].tolist()
             matrix = views.cameras.cam_to_world[view].double().inverse().tolist()
             frames.append(
-                {"file_path": f"{view}.png", "w": 16, "h": 16, "fx": fx, "fy": fy, "cx": cx, "cy": cy, "w2c": matrix}
+                {"file_path": f"{view}.png", "w": 16, "h": 8, "fx": fx, "fy": fy, "cx": cx, "cy": cy, "w2c": matrix}
             )
         (place / "opencv_cameras.json").write_text(json.dumps(frames))
 
