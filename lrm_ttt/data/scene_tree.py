@@ -117,9 +117,8 @@ def _look(folder: Path) -> tuple[bool, bool, list[str]]:
             # Links are followed: subsets of a data set are made of them.
             here = {entry.name: entry.is_dir() for entry in entries if not entry.name.startswith(".")}
     except OSError as error:
-        raise UnreadableScene(
-            f"{folder}: cannot be read ({error.strerror or error}). Check its permissions."
-        ) from error
+        log.warning("%s: cannot be read and was left out (%s)", folder, error.strerror or error)
+        return False, False, []
     if is_capture(here):
         return True, False, []
     has_images = any(name.lower().endswith(SUFFIXES) for name in here)
