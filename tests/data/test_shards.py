@@ -270,12 +270,13 @@ def test_broken_scenes_are_left_out_and_named(tmp_path: Path) -> None:
     assert len(ShardDataset(tmp_path / "shards")) == 2
 
 
-def test_shards_end_by_size(tmp_path: Path) -> None:
-    manifest = write(tmp_path, ProceduralScenes(3, 8, ImageSize(256, 256), 1.0), ShardFormat("png", shard_mb=1),
-                     image_size=(256, 256))  # fmt: skip
-    assert len(manifest.shards) > 1
+def test_shards_end_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With megabytes of 30 kB, for speed: a scene takes 20 to 25."""
+    monkeypatch.setattr("lrm_ttt.data.shard_writer.MEGABYTE", 30_000)
+    manifest = write(tmp_path, layout=ShardFormat("png", shard_mb=1))
+    assert 1 < len(manifest.shards) < 5
     for shard in manifest.shards[:-1]:
-        assert shard.scenes[-1].offset < 10**6 <= shard.scenes[-1].offset + shard.scenes[-1].length
+        assert shard.scenes[-1].offset < 30_000 <= shard.scenes[-1].offset + shard.scenes[-1].length
 
 
 @pytest.mark.parametrize(
@@ -361,8 +362,8 @@ def test_other_files_are_not_overwritten(tmp_path: Path) -> None:
         write(tmp_path)
 
 
-def test_a_size_is_asked_for() -> None:
-    dataset = open_dataset
+def test_a_size_is_asked_for(shards: Path) -> None:
+    dataset = ShardDataset(shards)
     for size, longer_side in ((None, None), (SIZE, 32), (ImageSize(30, 40), None), (None, 100)):
         with pytest.raises(InvalidConfig):
-            DatasetScenes(dataset, size, longer_side)  # type: ignore[arg-type]
+            DatasetScenes(dataset, size, longer_side)
