@@ -110,7 +110,11 @@ class ValidationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """A whole run. The learning rate warms up, stays, and falls to zero over the last `decay_fraction` of all steps."""
+    """A whole run.
+
+    The learning rate warms up, stays, and falls to zero over the last `decay_fraction` of all steps: linearly, or as a
+    cosine does. The papers' schedule is a cosine over all of them.
+    """
 
     stages: tuple[StageConfig, ...]
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -129,6 +133,7 @@ class TrainConfig:
     prefetch: bool = True
     accumulation: int = 1
     decay_fraction: float = 0.2
+    decay: Literal["linear", "cosine"] = "linear"
     ema_decay: float = 0.999
     checkpoint_every_minutes: float = 10.0
     keep_checkpoints: int = 2

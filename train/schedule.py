@@ -1,6 +1,7 @@
 """Where a run stands: which stage, which learning rate, when to end. Plain numbers."""
 
 import dataclasses
+import math
 
 from lrm_ttt.train.config import StageConfig, TrainConfig
 
@@ -10,22 +11,26 @@ STEPS_BETWEEN_LOOKS = 50
 
 @dataclasses.dataclass(frozen=True)
 class Decay:
-    """Lower the learning rates linearly, from the factor `level` at step `start` to zero at `end`, the last."""
+    """Lower the learning rates from the factor `level` at step `start` to zero at `end`, the last: linearly, or along
+    half a period of a cosine.
+    """
 
     start: int
     end: int
     early: bool = False
     level: float = 1.0
+    shape: str = "linear"
 
     def factor(self, step: int) -> float:
         """Return the factor 0..1 at `step` (counted from 0)."""
-        return self.level * min(1.0, (self.end - step) / (self.end - self.start + 1))
+        left = min(1.0, (self.end - step) / (self.end - self.start + 1))
+        return self.level * (left if self.shape == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
 
 def planned_decay(config: TrainConfig) -> Decay:
     """Return the decay over the last `decay_fraction` of all steps."""
     total = config.total_steps
-    return Decay(total - round(config.decay_fraction * total), total)
+    return Decay(total - round(config.decay_fraction * total), total, shape=config.decay)
 
 
 def timed_decay(config: TrainConfig, decay: Decay, step: int, seconds: float, max_seconds: float, pace: float) -> Decay:
@@ -35,11 +40,14 @@ def timed_decay(config: TrainConfig, decay: Decay, step: int, seconds: float, ma
     estimate of the last step now and then; it never rises.
     """
     left = max_seconds - seconds
-    if not decay.early and (step >= decay.start or left > config.decay_fraction * max_seconds):
+    if not decay.early and left > config.decay_fraction * max_seconds:
         return decay
     if decay.early and step - decay.start < STEPS_BETWEEN_LOOKS:
         return decay
     end = step + max(1, int(left / max(pace, 1e-6)))
+    if not decay.early and step >= decay.start and end >= decay.end:
+        # The planned one has begun, and ends in time.
+        return decay
     return Decay(step, min(end, config.total_steps), early=True, level=decay.factor(step))
 
 

@@ -27,7 +27,7 @@ PARTNERS = 2
 HALF_WEIGHT_PX = 1.5
 # Rays that differ by a smaller angle (radians) may meet before or behind the camera by chance.
 LEAST_PARALLAX = 0.004
-NEWTON_STEPS = 12
+NEWTON_STEPS = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ def rays(matches: Matches, intrinsics: Float[Tensor, "v 4"], lenses: Sequence[Di
         for lens in dict.fromkeys(lenses):
             if lens is not None:
                 through = torch.tensor([own == lens for own in lenses])[view]
-                plane = torch.where(through[:, None], straight_plane(plane, lens), plane)
+                plane[through] = straight_plane(plane[through], lens)
         directions.append(torch.cat([plane, torch.ones_like(plane[:, :1])], 1))
         focal.append(intrinsics[view, :2].mean(1))
     return Rays(*directions, *focal)

@@ -94,7 +94,10 @@ class Backbone(nn.Module):
             return query_in_slices(self._blocks(), tokens, state.memories, slices, precision.compute)
         x = tokens.reshape(batch, num_views * window, width)
         for block, memory in zip(self._blocks(), state.memories, strict=True):
-            x = block.query(x, memory, window, precision.compute)
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block.query, x, memory, window, precision.compute, use_reentrant=False)
+            else:
+                x = block.query(x, memory, window, precision.compute)
         return x.reshape(batch, num_views, window, width)
 
     def _chunks(self, num_views: int) -> tuple[int, ...]:
