@@ -23,7 +23,7 @@ VIEWS_LOOKED_AT = 20
 # Agreement of right cameras is 0.5 to 0.8, of wrong ones below 0.1 in most captures and 0.45 at the very most.
 LEAST_GAIN, LEAST_AGREEMENT = 0.08, 0.2
 # A lens changes little, but all pairs alike: the gain must be this many standard errors of its mean over the pairs.
-LEAST_LENS_GAIN, STANDARD_ERRORS = 0.02, 4.0
+LEAST_LENS_GAIN, STANDARD_ERRORS = 0.02, 3.0
 LEAST_CONNECTED = 0.5
 # Less than this proves nothing against cameras: with so many mistakes to try, one fits a few wrong matches by chance.
 FEWEST_MATCHES = 100
