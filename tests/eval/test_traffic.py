@@ -74,11 +74,9 @@ def test_formulas_are_what_is_sent(tmp_path: Path) -> None:
             found[operation] += payload if payload > CHATTER else 0
         expected: Counter[str] = Counter()
         for each in traffic(config_for(step, schedule).model, step):
-            expected[each.operation] += each.payload
-        for operation, payload in expected.items():
-            # Gathers of an uneven share are padded: 5 views on 2 ranks travel as 6. Shards are padded to whole rows.
-            assert payload <= found[operation] <= payload * 6 / 5 * 1.02, (number, operation)
-        assert found.keys() <= {*expected, *(["all_reduce"] if not expected["all_reduce"] else [])}
+            # What is not shared evenly is filled up: 5 views on 2 ranks travel as 6.
+            expected[each.operation] += each.payload * 6 // 5 if "Gaussians" in each.what else each.payload
+        assert found == expected, number
 
 
 def test_a_counter_sees_nothing_where_nothing_is_sent() -> None:
