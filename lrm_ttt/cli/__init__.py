@@ -10,6 +10,7 @@ import importlib
 import os
 import select
 import sys
+import time
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -26,6 +27,7 @@ COMMANDS = {
     "doctor": "what this installation has, and what it lacks",
 }
 
+SECONDS_FOR_THE_FIRST = 3.0
 DONE, OUR_MISTAKE, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -51,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(name, rest)
         sys.stdout.flush()
     except LrmTttError as error:
+        # Of processes that were launched together the first one speaks, and the launcher then ends the others.
+        time.sleep(SECONDS_FOR_THE_FIRST if int(os.environ.get("LOCAL_RANK", "0")) else 0)
         print(f"lrm-ttt {name}: {error}", file=sys.stderr)
         return USERS_MISTAKE
     except KeyboardInterrupt:
