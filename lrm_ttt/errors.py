@@ -30,4 +30,4 @@ class OutputExists(LrmTttError):
 
 
 class RunFailed(LrmTttError):
-    """A run cannot go on: it diverged, its data is broken, or its disk is full; the message says where it can resume."""
+    """A run cannot go on: it diverged, its data is broken, or its disk is full; the message says what is kept."""

@@ -87,7 +87,7 @@ def _in_workers(make: Callable[[K], T], keys: Iterator[K], num_workers: int) -> 
     loader = DataLoader(
         _Made(make),
         batch_size=None,
-        sampler=keys,  # type: ignore[arg-type]
+        sampler=keys,
         num_workers=num_workers,
         prefetch_factor=AHEAD_PER_WORKER,
         collate_fn=_as_it_is,

@@ -119,7 +119,7 @@ def _source(scene: dict[str, Any], key: str, file: Path) -> SceneSource:
     where = f"{file}: scene {key}"
     rows, images = scene.get("cameras"), scene.get("images")
     sound = isinstance(rows, Tensor) and rows.ndim == 2 and rows.shape[1] == NUM_VALUES
-    if not sound or not isinstance(images, list) or len(images) != len(rows):
+    if rows is None or not sound or not isinstance(images, list) or len(images) != len(rows):
         raise UnreadableScene(f"{where}: not as many images as cameras of {NUM_VALUES} values. Copy the chunk again.")
     if not all(isinstance(image, Tensor) and image.dtype == torch.uint8 for image in images):
         raise UnreadableScene(f"{where}: its images are not the bytes of files. Copy the chunk again.")

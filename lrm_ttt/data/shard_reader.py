@@ -30,7 +30,7 @@ class ShardImage(EncodedImage):
             object.__setattr__(self, key, value)
 
     @property
-    def data(self) -> bytes:  # type: ignore[override]
+    def data(self) -> bytes:
         """The bytes of the file; raises `UnreadableScene` where the shard has become shorter."""
         return _read(self.shard, self.offset, self.length)
 

@@ -48,7 +48,7 @@ class _EncodedView:
     members: tuple[Member, ...]
 
 
-def encode_scene(key: str, name: str, chunks: Iterator[Views], image_format: ImageFormat, quality: int) -> EncodedScene:
+def encode_scene(key: str, name: str, chunks: Iterator[Views], image_format: str, quality: int) -> EncodedScene:
     """Encode a scene, whose views come in chunks of any number.
 
     The views are composited on black and have float64 cameras in the capture's own frame. Views with transparent
@@ -61,7 +61,7 @@ def encode_scene(key: str, name: str, chunks: Iterator[Views], image_format: Ima
             image_size = views.image_size
             numbers = range(len(encoded), len(encoded) + views.shape[0])
             jobs = [(f"{key}.{number:04d}", views[at]) for at, number in enumerate(numbers)]
-            encoded += pool.map(lambda job: _encode_view(*job, image_format, quality), jobs)
+            encoded += pool.map(lambda job: _encode_view(job[0], job[1], image_format, quality), jobs)
     assert image_size is not None, "a scene has views"
     description = {"name": name, "image_size": list(image_size), "views": [view.entry for view in encoded]}
     text = json.dumps(description, separators=(",", ":"))
@@ -69,7 +69,7 @@ def encode_scene(key: str, name: str, chunks: Iterator[Views], image_format: Ima
     return EncodedScene(members, len(encoded))
 
 
-def _encode_view(stem: str, view: Views, image_format: ImageFormat, quality: int) -> _EncodedView:
+def _encode_view(stem: str, view: Views, image_format: str, quality: int) -> _EncodedView:
     pixels, transparent = straight_pixels(view.images, view.masks)
     chosen = "webp" if transparent and image_format == "jpeg" else image_format
     image = Member(f"{stem}.{SUFFIXES[chosen]}", _encode_image(pixels, chosen, quality))

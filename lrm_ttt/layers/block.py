@@ -12,13 +12,19 @@ from lrm_ttt.layers.config import MemoryConfig
 from lrm_ttt.layers.fast_weight import FastWeightMemory
 from lrm_ttt.layers.feed_forward import FeedForward
 from lrm_ttt.layers.norms import LayerNorm
+from lrm_ttt.parallel.view_group import ViewGroup
 
 # What one block remembers of a scene.
 Memory: TypeAlias = FastWeights | KeyValues
 
 
 class MemoryMixer(Protocol):
-    """The face that both mixers have; each understands the memory and the tokens that it makes itself."""
+    """The face that both mixers have; each understands the memory and the tokens that it makes itself.
+
+    `group` are the ranks that write one memory together.
+    """
+
+    group: ViewGroup
 
     def start(self, batch_size: int) -> Memory:
         """Return the memory before any view."""

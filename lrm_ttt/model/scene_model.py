@@ -1,10 +1,12 @@
 """What all models share: views become tokens, and tokens update the state of a scene."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from lrm_ttt.layers.block import Block
 from lrm_ttt.layers.initialisation import fill_normal
 from lrm_ttt.model.backbone import Backbone, Precision
 from lrm_ttt.model.config import ModelConfig
@@ -48,7 +50,7 @@ class SceneModel(nn.Module, HubModel):
         """Share every scene with the other ranks of `group` from now on; all of them must call the same functions."""
         self.group = group
         for block in self.backbone.blocks:
-            block.memory.group = group
+            cast(Block, block).memory.group = group
 
     def tokenize(self, views: Views, inputs: Cameras | None = None, own: Sequence[int] | None = None) -> ViewTokens:
         """Embed views, or those at the positions `own`; matching evidence, where configured, is gathered among all.

@@ -24,7 +24,7 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         total = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total, group=ctx.process_group)
         return total, None
@@ -39,7 +39,7 @@ class _Gather(torch.autograd.Function):
         return gathered.unflatten(0, (group.size, -1))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         own = gradient.new_empty(gradient.shape[1:])
         dist.reduce_scatter_tensor(own, gradient.flatten(0, 1).contiguous(), group=ctx.group.process_group)
         return own, None

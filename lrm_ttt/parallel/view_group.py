@@ -1,6 +1,7 @@
 """View groups: the ranks that share the views of one scene."""
 
 import dataclasses
+from typing import cast
 
 import torch.distributed as dist
 
@@ -47,4 +48,4 @@ def make_view_groups(ranks_per_scene: int) -> ViewGroup:
         return ViewGroup(index=index, num_groups=num_groups)
     # Every process takes part in making every group.
     made = [dist.new_group(list(range(i * ranks_per_scene, (i + 1) * ranks_per_scene))) for i in range(num_groups)]
-    return ViewGroup(place, ranks_per_scene, index, num_groups, made[index])
+    return ViewGroup(place, ranks_per_scene, index, num_groups, cast(dist.ProcessGroup, made[index]))
