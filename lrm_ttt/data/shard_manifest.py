@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 from lrm_ttt.config_io import from_mapping, to_mapping
 from lrm_ttt.errors import InvalidConfig, UnreadableScene
@@ -24,7 +25,7 @@ class ShardSettings:
 
     image_size: tuple[int, int] | None
     longer_side: int | None
-    image_format: str
+    image_format: Literal["webp", "jpeg", "png"]
     quality: int
     shard_mb: int
     scenes_per_shard: int | None
