@@ -158,7 +158,6 @@ def shard(arguments: Shard) -> None:
 
 
 def _scenes(arguments: Shard) -> "Scenes":
-    from lrm_ttt.data.dataset import open_dataset
     from lrm_ttt.data.shard_scenes import DatasetScenes, ProceduralScenes
     from lrm_ttt.scene.cameras import ImageSize
 
@@ -167,7 +166,7 @@ def _scenes(arguments: Shard) -> "Scenes":
         if size is None:
             raise InvalidConfig("procedural scenes have no size of their own. Pass --image-size H W.")
         return ProceduralScenes(arguments.limit or 100, arguments.views, size, seed=arguments.seed)
-    return DatasetScenes(open_dataset(arguments.config()), size, arguments.longer_side, arguments.limit)
+    return DatasetScenes(arguments.config(), size, arguments.longer_side, arguments.limit)
 
 
 def verify(arguments: Verify) -> None:

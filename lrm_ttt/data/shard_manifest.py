@@ -19,8 +19,8 @@ class ShardSettings:
     """What decides every byte of the shards of a data set.
 
     `image_size` (height, width) or `longer_side` is the size of the images; a shard ends after `shard_mb` megabytes, or
-    after `scenes_per_shard` scenes. `num_scenes` of the source were asked for; `source_sha256` is the checksum of what
-    they are, their names.
+    after `scenes_per_shard` scenes. `num_scenes` of the source were asked for; `source_sha256` is the checksum of where
+    they lie, how they are opened, and their names.
     """
 
     image_size: tuple[int, int] | None

@@ -1,12 +1,15 @@
 """The scenes that shards are made of: those of a data set, or procedural ones, decoded a few views at a time."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 
-from lrm_ttt.data.dataset import SceneDataset
+from lrm_ttt.data.config import DatasetConfig
+from lrm_ttt.data.dataset import SceneDataset, open_dataset
 from lrm_ttt.data.images import choose_image_size, load_views
 from lrm_ttt.data.procedural import procedural_capture
 from lrm_ttt.data.source import SceneSource
@@ -43,9 +46,12 @@ class Scenes(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class DatasetScenes:
-    """The first scenes of a data set (all: `limit` None), decoded at one size or by `longer_side`."""
+    """The first scenes of a data set (all: `limit` None), decoded at one size or by `longer_side`.
 
-    dataset: SceneDataset
+    The data set is opened when it is first asked for, and raises as `open_dataset` does.
+    """
+
+    config: DatasetConfig
     image_size: ImageSize | None
     longer_side: int | None
     limit: int | None = None
@@ -60,6 +66,11 @@ class DatasetScenes:
                     f"Take {max(PATCH, round(side / PATCH) * PATCH)}."
                 )
 
+    @functools.cached_property
+    def dataset(self) -> SceneDataset:
+        """The scenes, limited or not."""
+        return open_dataset(self.config)
+
     def __len__(self) -> int:
         return len(self.dataset) if self.limit is None else min(self.limit, len(self.dataset))
 
@@ -67,7 +78,10 @@ class DatasetScenes:
         return self.dataset.scene_name(index)
 
     def identity(self) -> str:
-        return "\n".join(self.scene_name(index) for index in range(len(self)))
+        # Two data sets may well have scenes of the same names: what tells them apart is where they lie.
+        path = None if self.config.path is None else str(Path(self.config.path).expanduser().resolve())
+        config = dataclasses.replace(self.config, name="", weight=1.0, path=path)
+        return "\n".join([repr(config), *(self.scene_name(index) for index in range(len(self)))])
 
     def load(self, index: int) -> Iterator[Views]:
         source = self.dataset.open(index)

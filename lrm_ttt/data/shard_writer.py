@@ -112,7 +112,10 @@ def _begin(folder: Path, settings: ShardSettings) -> Manifest:
 def _differences(old: ShardSettings, new: ShardSettings) -> str:
     before, after = dataclasses.asdict(old), dataclasses.asdict(new)
     changed = [key for key in before if before[key] != after[key] and key != "source_sha256"]
-    return ", ".join(f"{key} was {before[key]} and is {after[key]}" for key in changed) or "of other scenes"
+    return (
+        ", ".join(f"{key} was {before[key]} and is {after[key]}" for key in changed)
+        or "of another source, or with other flags that choose its scenes and images"
+    )
 
 
 def _shard_name(number: int) -> str:

@@ -87,7 +87,7 @@ def test_shards_show_the_scenes_they_were_made_from(tmp_path: Path) -> None:
     scenes = scenes_for(LAYOUTS["nerfstudio"])
     write_nerfstudio(tmp_path / "tree", scenes)
     size = ImageSize(48, 64)
-    tree = DatasetScenes(opened(tmp_path / "tree"), size, None)
+    tree = DatasetScenes(DatasetConfig("test", str(tmp_path / "tree")), size, None)
     write_shards(tree, tmp_path / "shards", ShardFormat("png", scenes_per_shard=2), image_size=size)
     dataset = opened(tmp_path / "shards")
     assert dataset.groups == (2, 1)

@@ -1,5 +1,6 @@
 """Shards give back what went in, survive whatever interrupts them, and say what is wrong with them."""
 
+import dataclasses
 import io
 import json
 import pickle
@@ -98,8 +99,9 @@ def transparent_capture(folder: Path) -> Path:
 
 @pytest.mark.parametrize("background", [0.0, 0.3, 1.0])
 def test_transparent_images_take_any_background(tmp_path: Path, background: float) -> None:
-    source = open_dataset(DatasetConfig("one", str(transparent_capture(tmp_path / "scene"))))
-    write(tmp_path / "shards", DatasetScenes(source, SIZE, None))
+    config = DatasetConfig("one", str(transparent_capture(tmp_path / "scene")))
+    source = open_dataset(config)
+    write(tmp_path / "shards", DatasetScenes(config, SIZE, None))
     expected, views = (
         everything(source, 0, background=background),
         everything(ShardDataset(tmp_path / "shards"), 0, background=background),
@@ -112,8 +114,9 @@ def test_transparent_images_take_any_background(tmp_path: Path, background: floa
 def test_lenses_are_undone_and_shapes_kept(tmp_path: Path) -> None:
     lens = Distortion("opencv", (0.05, -0.03, 0.002, -0.001))
     write_transforms(tmp_path / "scene", make_capture(distortion=lens))
-    source = open_dataset(DatasetConfig("one", str(tmp_path / "scene")))
-    write(tmp_path / "shards", DatasetScenes(source, None, 48), image_size=None, longer_side=48)
+    config = DatasetConfig("one", str(tmp_path / "scene"))
+    source = open_dataset(config)
+    write(tmp_path / "shards", DatasetScenes(config, None, 48), image_size=None, longer_side=48)
     dataset, size = ShardDataset(tmp_path / "shards"), ImageSize(32, 48)
     stored = dataset.open(0)
     # The photographs have 48x72 pixels.
@@ -261,7 +264,7 @@ def test_broken_scenes_are_left_out_and_named(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         write_transforms(tmp_path / "tree" / name, make_capture())
     (tmp_path / "tree" / "b" / "images" / "002.png").write_bytes(b"no image")
-    scenes = DatasetScenes(open_dataset(DatasetConfig("tree", str(tmp_path / "tree"))), SIZE, None)
+    scenes = DatasetScenes(DatasetConfig("tree", str(tmp_path / "tree")), SIZE, None)
     manifest = write(tmp_path / "shards", scenes)
     assert (manifest.num_scenes, manifest.num_seen) == (2, 3)
     (skipped,) = read_manifest(tmp_path / "shards").skipped
@@ -345,7 +348,7 @@ def test_a_shard_cut_while_in_use_is_one_message(copied: Path) -> None:
     ("again", "message"),
     [
         ({"layout": ShardFormat("webp", scenes_per_shard=2)}, "image_format was png and is webp"),
-        ({"scenes": ProceduralScenes(5, 3, SIZE, 0.4, seed=7)}, "of other scenes"),
+        ({"scenes": ProceduralScenes(5, 3, SIZE, 0.4, seed=7)}, "of another source"),
         ({"scenes": ProceduralScenes(6, 3, SIZE, 0.4)}, "num_scenes was 5 and is 6"),
     ],
 )
@@ -356,6 +359,18 @@ def test_other_shards_are_not_overwritten(copied: Path, again: dict[str, object]
     assert contents(copied) == before
 
 
+def test_shards_of_another_source_are_not_taken_for_its_own(tmp_path: Path) -> None:
+    """Scenes of the same names, elsewhere or of other images; the same folder by another path is the same source."""
+    for name in ("one", "two"):
+        write_transforms(tmp_path / name / "scene", make_capture())
+    one = DatasetConfig("one", str(tmp_path / "one"))
+    write(tmp_path / "shards", DatasetScenes(one, SIZE, None))
+    write(tmp_path / "shards", DatasetScenes(DatasetConfig("1", str(tmp_path / "two" / ".." / "one")), SIZE, None))
+    for other in (DatasetConfig("one", str(tmp_path / "two")), dataclasses.replace(one, image_folder="images_2")):
+        with pytest.raises(OutputExists, match="of another source"):
+            write(tmp_path / "shards", DatasetScenes(other, SIZE, None))
+
+
 def test_other_files_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(OutputExists, match="other files"):
@@ -363,7 +378,7 @@ def test_other_files_are_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_size_is_asked_for(shards: Path) -> None:
-    dataset = ShardDataset(shards)
+    config = DatasetConfig("shards", str(shards))
     for size, longer_side in ((None, None), (SIZE, 32), (ImageSize(30, 40), None), (None, 100)):
         with pytest.raises(InvalidConfig):
-            DatasetScenes(dataset, size, longer_side)
+            DatasetScenes(config, size, longer_side)
