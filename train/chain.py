@@ -5,7 +5,6 @@ import gc
 from collections.abc import Iterator, Sequence
 
 import torch
-from accelerate import PartialState
 
 from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.train.checkpointing import list_checkpoints
@@ -29,22 +28,23 @@ def train_in_turn(runs: Sequence[PlannedRun], options: RunOptions) -> Iterator[t
     for run in runs:
         if not (options.resume and len(runs) > 1 and run.is_finished()):
             begins = None if options.resume and list_checkpoints(run.folder) else init
-            progress = _train(run, dataclasses.replace(options, init=begins))
+            progress, stopped = _train(run, dataclasses.replace(options, init=begins))
             yield run, progress
-            if not progress.finished:
+            # A signal may come as the last step of a run is taken.
+            if stopped or not progress.finished:
                 return
         init = str(run.model)
 
 
-def _train(run: PlannedRun, options: RunOptions) -> Progress:
+def _train(run: PlannedRun, options: RunOptions) -> tuple[Progress, bool]:
     trainer = Trainer(run.config, run.folder, options)
-    progress = trainer.run()
+    progress, stopped = trainer.run(), trainer.stopped
     # The next run reads what the main process has written.
-    PartialState().wait_for_everyone()
+    trainer.ranks.wait()
     del trainer
     # Compiled blocks hold on to the model that they were compiled for.
     torch._dynamo.reset()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return progress
+    return progress, stopped

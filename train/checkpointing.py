@@ -18,7 +18,7 @@ from torch import Tensor
 from lrm_ttt.errors import IncompatibleCheckpoint
 from lrm_ttt.model.checkpoint import read_weights
 
-FOLDER, STATE_FILE = "checkpoints", "state.json"
+FOLDER, STATE_FILE, OWN_DIGEST = "checkpoints", "state.json", "state_sha256"
 # Tensors are kept in one file per part.
 PARTS = ("model", "average", "optimiser")
 
@@ -38,6 +38,7 @@ def save_checkpoint(
     assert set(parts) == set(PARTS)
     root = run / FOLDER
     root.mkdir(parents=True, exist_ok=True)
+    restore_replaced(run)
     for abandoned in (*root.glob(".writing-*"), *root.glob(".removing-*")):
         shutil.rmtree(abandoned)
     final = folder_of(run, step)
@@ -48,10 +49,12 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         # The writer of tensors has an error of its own for a full disk.
         raise error if isinstance(error, OSError) else OSError(str(error)) from error
+    replaced = root / f".replaced-{final.name}"
     if final.exists():
-        _remove(final)
+        final.replace(replaced)
     temporary.replace(final)
     _flush(root)
+    shutil.rmtree(replaced, ignore_errors=True)
     kept = {folder_of(run, each) for each in spare}
     for old in list_checkpoints(run)[:-keep]:
         if old not in kept:
@@ -62,6 +65,16 @@ def save_checkpoint(
 def folder_of(run: Path, step: int) -> Path:
     """Return where the checkpoint of a step lies."""
     return run / FOLDER / f"step-{step:09d}"
+
+
+def restore_replaced(run: Path) -> None:
+    """Bring a checkpoint back that a kill kept from being replaced."""
+    for replaced in (run / FOLDER).glob(".replaced-*"):
+        final = replaced.with_name(replaced.name.removeprefix(".replaced-"))
+        if final.exists():
+            shutil.rmtree(replaced)
+        else:
+            replaced.replace(final)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -78,7 +91,10 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[st
     remedy = f"Remove {folder} to go on from the checkpoint before it."
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        digests = state["sha256"]
+        digests, own = state["sha256"], state.pop(OWN_DIGEST, None)
+        # Checkpoints of before have no checksum of this file.
+        if own is not None and own != _digest_of(state):
+            raise ValueError("its checksum differs")
     except (OSError, ValueError, KeyError) as error:
         raise IncompatibleCheckpoint(f"{path} is missing or corrupt ({error}). {remedy}") from error
     parts = {}
@@ -99,9 +115,10 @@ def _write(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], s
         path = folder / f"{name}.safetensors"
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
         digests[path.name] = _digest(path)
-    text = json.dumps({**state, "step": step, "sha256": digests}, indent=2)
+    content = {**state, "step": step, "sha256": digests}
+    text = json.dumps({**content, OWN_DIGEST: _digest_of(content)}, indent=2)
     (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
-    for path in folder.iterdir():
+    for path in (*folder.iterdir(), folder):
         _flush(path)
 
 
@@ -128,6 +145,10 @@ def restore_random_state(text: Mapping[str, str]) -> None:
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

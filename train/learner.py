@@ -18,7 +18,7 @@ from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.manipulable import cat
 from lrm_ttt.scene.views import Renderings, SceneBatch, Views
 from lrm_ttt.train.checkpointing import random_state, restore_random_state
-from lrm_ttt.train.config import StageConfig, TrainConfig
+from lrm_ttt.train.config import TrainConfig
 from lrm_ttt.train.hardware import choose_precision, has_compiler
 from lrm_ttt.train.logging import Stopwatch, measure_module
 from lrm_ttt.train.optimiser import Optimiser, WeightAverage
@@ -52,9 +52,9 @@ class Learner:
         set_seed(config.seed)
         self.dtype = torch.float64 if config.precision == "fp64" else torch.float32
         self.model = build(config.model, choose_precision(config.precision, ranks.device))
+        self.model.to(ranks.device, self.dtype).train()
         self._begin(init, last)
         set_seed(config.seed, device_specific=True)
-        self.model.to(ranks.device, self.dtype).train()
         self.model.backbone.checkpointing = config.activation_checkpointing
         self._compile()
         self.wrapped = ranks.wrap(self.model)
@@ -154,9 +154,19 @@ def rendered_views(batch: SceneBatch, num_input_renders: int) -> Views:
     return cat([batch.targets, batch.inputs[:, :num_input_renders]], 1)
 
 
-def check_shares(stages: tuple[StageConfig, ...], ranks_per_scene: int) -> None:
+def check_shares(config: TrainConfig) -> None:
     """Refuse views that the ranks of a group cannot share evenly, or of which one would have none."""
-    for stage in stages:
+    ranks_per_scene, backbone = config.parallel.ranks_per_scene, config.model.backbone
+    if backbone.schedule != "single" and backbone.views_per_update < ranks_per_scene:
+        raise InvalidConfig(
+            f"parallel.ranks_per_scene is {ranks_per_scene}, and the memory is written from "
+            f"{backbone.views_per_update} views at a time (backbone.views_per_update): some ranks would have none."
+        )
+    if config.validation.num_inputs < ranks_per_scene:
+        raise InvalidConfig(
+            f"validation.num_inputs is {config.validation.num_inputs}, fewer than {ranks_per_scene} ranks a scene."
+        )
+    for stage in config.stages:
         rendered = stage.num_targets + stage.num_input_renders
         if rendered % ranks_per_scene:
             raise InvalidConfig(

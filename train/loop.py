@@ -1,14 +1,17 @@
 """The loop that changes slow weights: draw scenes, learn, step; report, validate, keep."""
 
 import dataclasses
-import logging
+import statistics
 import time
 from collections import deque
 from pathlib import Path
 from typing import NoReturn
 
+import torch
+from safetensors import SafetensorError
+
 from lrm_ttt.config_io import to_mapping
-from lrm_ttt.errors import RunFailed
+from lrm_ttt.errors import RunFailed, UnreadableScene
 from lrm_ttt.train.config import TrainConfig
 from lrm_ttt.train.data import BatchSource, Drawn, training_generator, validation_batches
 from lrm_ttt.train.hardware import describe
@@ -24,9 +27,8 @@ from lrm_ttt.train.stopping import StopSignals
 from lrm_ttt.train.throughput import Work, batch_work, find_peak, rates
 from lrm_ttt.train.validation import validate
 
-logger = logging.getLogger("lrm_ttt.train")
 # The share of broken scenes means nothing before so many were drawn.
-FEWEST_SCENES = 100
+FEWEST_SCENES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, folder: Path, options: RunOptions | None = None) -> None:
         self.config = config
         self.options = options or RunOptions()
-        check_shares(config.stages, config.parallel.ranks_per_scene)
+        check_shares(config)
         check_trackers(config.trackers)
         self.ranks = Ranks(config.parallel, folder, config.trackers)
         self.folder = RunFolder(folder, config, self.options.resume, self.ranks.is_main)
@@ -57,15 +59,19 @@ class Trainer:
         self.stopwatch, self.means = Stopwatch(), RunningMeans()
         self.learner = Learner(config, self.ranks, self.stopwatch, self.options.init, last)
         self.progress = Progress.begin(config) if last is None else last.progress(config)
+        if len(set(self.ranks.gather(self.progress.step))) > 1:
+            raise RunFailed(
+                f"{folder}: the processes do not see the same checkpoints. Give a folder that all of them share."
+            )
         self.batches = BatchSource(config, self.ranks.place, self.ranks.device)
-        held_out = validation_batches(config.validation, self.ranks.device, config.model)
+        held_out = validation_batches(config.validation, torch.device("cpu"), config.model)
         self.validation = [batch.to(self.learner.dtype) for batch in held_out]
         # Nothing was written so far, and what cannot be had was said.
         self.folder.begin()
         accelerator, step = self.ranks.accelerator, self.progress.step
         start_trackers(accelerator, config.trackers, folder, to_mapping(config), step)
         self.reporter = Reporter(folder, accelerator, config.total_steps, bool(config.trackers), step)
-        for note in self.learner.notes:
+        for note in (*self.folder.notes, *self.learner.notes):
             self.reporter.say(note)
         compute, width = self.learner.model.precision.compute, config.model.backbone.width
         self.work, self.peak = Work(), find_peak(self.ranks.device, compute, width)
@@ -74,34 +80,36 @@ class Trainer:
         # Seconds of the last steps with all that belongs to them; compilation drops out of the mean in time.
         self.paces: deque[float] = deque(maxlen=100)
         self.last_saved = time.monotonic()
-        self.signals = StopSignals()
+        self.signals, self.stopped = StopSignals(), False
+        self.steps_measured = 0
 
     def run(self) -> Progress:
         """Train until the schedule ends, the time is up or a signal comes, and leave a checkpoint in each case."""
         progress = self.progress
         self.batches.start(progress.step, progress.position)
-        stopping = False
         try:
             with self.signals.noted():
                 if progress.step == 0:
                     # What the network knows before it has learnt anything.
                     self._validate()
-                while progress.step < progress.decay.end and not stopping:
+                while progress.step < progress.decay.end and not self.stopped:
                     start = time.perf_counter()
-                    stopping = self._step()
+                    self._step()
                     self.paces.append(time.perf_counter() - start)
                     progress.seconds += self.paces[-1]
                 progress.finished = progress.step >= progress.decay.end
-                if stopping:
+                if self.stopped:
                     self.reporter.say(f"{self.signals.name}: stopped after step {progress.step}, with a checkpoint")
                 self._save(must=True)
+                # What came while the last checkpoint was written.
+                self.stopped |= self.ranks.add_up({"stop": float(self.signals.received is not None)})["stop"] > 0
         finally:
             self.batches.close()
             self.reporter.close()
         return progress
 
-    def _step(self) -> bool:
-        """Take one step with all that belongs to it; return whether a signal has come."""
+    def _step(self) -> None:
+        """Take one step with all that belongs to it, and note whether a signal has come to any rank."""
         progress, config = self.progress, self.config
         stage_index, step_in_stage = stage_at(config, progress.step)
         stage = config.stages[stage_index]
@@ -119,22 +127,25 @@ class Trainer:
             self.learner.average.update(progress.step)
         self.means.add({"gradient_norm": norm, "lr": factor * stage.lr})
         due = self.ranks.is_main and time.monotonic() - self.last_saved > 60 * config.checkpoint_every_minutes
-        said = {"stop": float(self.signals.received is not None), "due": float(due), "broken": float(broken)}
+        self.steps_measured += 1
+        said = {"stop": float(self.signals.received is not None), "due": float(due), "broken": float(len(broken))}
         said = self.ranks.add_up(said)
-        progress.broken += int(said["broken"])
+        self.stopped = said["stop"] > 0
+        if said["broken"]:
+            self._tell_broken([name for names in self.ranks.gather(broken) for name in names])
         self._after_step(due=said["due"] > 0)
-        return said["stop"] > 0
 
-    def gather_gradients(self, stage_index: int) -> int:
-        """Add up the gradients of a step's batches; return how many scenes were broken that no other rank counts."""
-        parts, broken, stage = self.config.accumulation, 0, self.config.stages[stage_index]
+    def gather_gradients(self, stage_index: int) -> list[str]:
+        """Add up the gradients of a step's batches; return the broken scenes that no other rank tells of."""
+        parts, stage = self.config.accumulation, self.config.stages[stage_index]
+        broken: list[str] = []
         keep = stage.keep_fraction, stage.keep_random
         for part in range(parts):
             with self.stopwatch("data"):
-                drawn = self.batches.next()
-            broken += self._tell_broken(drawn)
-            # No batch is part -1: what is random in a step must not repeat the draws that made the scenes.
-            generator = training_generator(self.config.seed, self.progress.step, -1, self.ranks.group.index)
+                drawn = self._draw()
+            broken += drawn.broken if self.ranks.group.rank == 0 else ()
+            # No batch has a negative part: what is random in a step must not repeat the draws that made the scenes.
+            generator = training_generator(self.config.seed, self.progress.step, -1 - part, self.ranks.group.index)
             with self.ranks.without_sync(self.learner.wrapped, last=part == parts - 1):
                 losses, renderings, targets, gaussians = self.learner.learn(drawn.batch, stage_index, generator)
             measures = step_measures(renderings, targets, gaussians, keep)
@@ -159,26 +170,32 @@ class Trainer:
                 f"optimiser.skip_norm ({config.optimiser.skip_norm}): the run has diverged. Go on from an earlier "
                 "checkpoint with a lower learning rate or a longer warm-up."
             )
-        if progress.broken > config.data.max_broken * max(progress.scenes, FEWEST_SCENES):
+        drawn = progress.scenes + progress.broken
+        if progress.broken > config.data.max_broken * max(drawn, FEWEST_SCENES):
+            # The weights are sound: nothing need be learnt again.
+            self._save()
             self._fail(
-                f"{progress.broken} of the first {progress.scenes} scenes could not be read, more than "
+                f"{progress.broken} of the first {drawn} scenes drawn could not be read, more than "
                 f"data.max_broken ({config.data.max_broken:.2%}) allows. Their names are above and in metrics.jsonl: "
                 "mend or remove them (lrm-ttt data check finds more), then go on with --resume."
             )
 
-    def _tell_broken(self, drawn: Drawn) -> int:
-        """Name scenes that could not be read, once for each view group."""
-        if self.ranks.group.rank != 0:
-            return 0
-        for told in drawn.broken:
-            logger.warning("a broken scene was skipped: %s", told)
-        if drawn.broken:
-            self.reporter.record("broken", self.progress.step + 1, {"scenes": list(drawn.broken)})
-        return len(drawn.broken)
+    def _draw(self) -> Drawn:
+        try:
+            return self.batches.next()
+        except UnreadableScene as error:
+            self._fail(str(error))
+
+    def _tell_broken(self, scenes: list[str]) -> None:
+        """Name the scenes of all ranks that could not be read in this step."""
+        self.progress.broken += len(scenes)
+        for scene in scenes:
+            self.reporter.say(f"a broken scene was skipped: {scene}")
+        self.reporter.record("broken", self.progress.step, {"scenes": scenes})
 
     def _report(self) -> None:
         """Write the means over steps and ranks, and the seconds per step since the last report."""
-        progress, steps = self.progress, self.config.log_every
+        progress, steps, self.steps_measured = self.progress, self.steps_measured, 0
         means, spent = self.ranks.mean(self.means.collect()), self.stopwatch.collect()
         work, self.work = Work(**self.ranks.add_up(dataclasses.asdict(self.work))), Work()
         speed = rates(work, spent["step"], self.ranks.count, self.peak, self.ranks.device)
@@ -201,7 +218,8 @@ class Trainer:
         self.reporter.record("validation", progress.step, progress.validation)
         title = f"step {progress.step}, held-out scenes: {averaged['psnr']:.2f} dB"
         self.reporter.picture("held out", progress.step, album.draw(title))
-        if progress.step == 0 or (progress.best_step >= 0 and averaged["psnr"] <= progress.best_psnr):
+        # Written so that what is not a number is never the best.
+        if progress.step == 0 or not (progress.best_step < 0 or averaged["psnr"] > progress.best_psnr):
             return False
         progress.best_step, progress.best_psnr = progress.step, averaged["psnr"]
         return True
@@ -213,8 +231,8 @@ class Trainer:
         if self.ranks.is_main:
             try:
                 self.folder.save(self.learner.model, parts, state, self.progress, self.options.command)
-            except OSError as error:
-                failure = f"{error.strerror or error}"
+            except (OSError, SafetensorError) as error:
+                failure = f"{getattr(error, 'strerror', None) or error}"
         failure = self.ranks.from_main(failure)
         self.last_saved = time.monotonic()
         if failure and must:
@@ -236,7 +254,8 @@ class Trainer:
         """Return whether the rate begins to fall now, which it does early when the time is nearly over."""
         progress, hours, before = self.progress, self.options.max_hours, self.progress.decay
         if hours is not None and self.paces:
-            pace = sum(self.paces) / len(self.paces)
+            # The median: a step that compiles takes a hundred times as long as the others.
+            pace = statistics.median(self.paces)
             decay = timed_decay(self.config, before, progress.step, progress.seconds, 3600 * hours, pace)
             progress.decay = self.ranks.from_main(decay)
         if progress.decay.early and progress.decay != before:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
@@ -25,7 +25,11 @@ class Ranks:
 
     def __init__(self, config: ParallelConfig, folder: Path, trackers: Sequence[str]) -> None:
         self.config = config
-        self.accelerator = Accelerator(mixed_precision="no", log_with=list(trackers) or None, project_dir=str(folder))
+        # Gradients live in the buckets in which they travel, and are not held twice.
+        buckets = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+        self.accelerator = Accelerator(
+            mixed_precision="no", log_with=list(trackers) or None, project_dir=str(folder), kwargs_handlers=[buckets]
+        )
         self.device: torch.device = self.accelerator.device
         self.group = make_view_groups(config.ranks_per_scene)
 

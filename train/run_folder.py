@@ -16,7 +16,7 @@ from lrm_ttt.errors import IncompatibleCheckpoint, InvalidConfig, OutputExists
 from lrm_ttt.model.checkpoint import compare_shapes, read_origin, save_pretrained
 from lrm_ttt.model.origin import Origin
 from lrm_ttt.model.scene_model import SceneModel
-from lrm_ttt.train.checkpointing import list_checkpoints, load_checkpoint, save_checkpoint
+from lrm_ttt.train.checkpointing import list_checkpoints, load_checkpoint, restore_replaced, save_checkpoint
 from lrm_ttt.train.config import TrainConfig
 from lrm_ttt.train.hardware import describe
 from lrm_ttt.train.progress import Progress
@@ -52,8 +52,9 @@ class RunFolder:
     def __init__(self, path: Path, config: TrainConfig, resume: bool, is_main: bool) -> None:
         self.path, self.config, self.is_main = path, config, is_main
         stored = path / CONFIG_FILE
+        self.notes: list[str] = []
         if resume:
-            check_same_model(stored, config)
+            self.notes = compare_runs(stored, config)
         elif list_checkpoints(path):
             raise OutputExists(f"{path} holds a run already: add --resume to go on with it, or choose another folder.")
 
@@ -73,6 +74,8 @@ class RunFolder:
 
         Raises `IncompatibleCheckpoint` for one that is corrupt, or of another model.
         """
+        if self.is_main:
+            restore_replaced(self.path)
         checkpoints = list_checkpoints(self.path)
         if not checkpoints:
             return None
@@ -121,15 +124,24 @@ class RunFolder:
         }
 
 
-def check_same_model(stored: Path, config: TrainConfig) -> None:
-    """Refuse to resume a run of another model or seed: its checkpoint would not fit, or its scenes would be others."""
+def compare_runs(stored: Path, config: TrainConfig) -> list[str]:
+    """Refuse to resume a run of another model or seed: its checkpoint would not fit, or its scenes would be others.
+
+    Other data or batch sizes are noted.
+    """
     if not stored.is_file():
-        return
+        return []
     before = load_yaml(stored, TrainConfig)
     if before.model != config.model or before.seed != config.seed:
         raise InvalidConfig(
             f"{stored} is of a run with another model or seed: choose another folder, or the same configuration."
         )
+    sizes, sizes_before = ([stage.batch_size for stage in run.stages] for run in (config, before))
+    if before.data.sources != config.data.sources or sizes != sizes_before:
+        return [
+            "the data or the batch sizes are not those that the run began with: scenes may come twice in this epoch"
+        ]
+    return []
 
 
 def commit() -> str:

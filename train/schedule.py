@@ -45,10 +45,10 @@ def timed_decay(config: TrainConfig, decay: Decay, step: int, seconds: float, ma
     if decay.early and step - decay.start < STEPS_BETWEEN_LOOKS:
         return decay
     end = step + max(1, int(left / max(pace, 1e-6)))
-    if not decay.early and step >= decay.start and end >= decay.end:
-        # The planned one has begun, and ends in time.
+    if not decay.early and step >= decay.start and (end >= decay.end or step - decay.start < STEPS_BETWEEN_LOOKS):
+        # The planned one has begun, and ends in time as far as one can tell.
         return decay
-    return Decay(step, min(end, config.total_steps), early=True, level=decay.factor(step))
+    return Decay(step, min(end, config.total_steps), early=True, level=decay.factor(step), shape=decay.shape)
 
 
 def stage_at(config: TrainConfig, step: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1"
 
 
 class StopSignals:
-    """Note which signal came; a second SIGINT or SIGTERM interrupts at once."""
+    """Note which signal came; a second SIGINT, which is a person's, interrupts at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -35,7 +35,7 @@ class StopSignals:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        # Schedulers may warn twice, and go on to kill.
-        if self.received is not None and number != getattr(signal, "SIGUSR1", None):
+        # Schedulers and launchers may send the same signal twice, each for itself.
+        if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number

@@ -26,7 +26,7 @@ def validate(
     # Each group runs as many passes as the others: where parameters are sharded, all ranks gather them for each.
     for start in range(0, len(batches), group.num_groups):
         index = start + group.index
-        batch = batches[min(index, len(batches) - 1)]
+        batch = batches[min(index, len(batches) - 1)].to(ranks.device)
         found, renderings = _measure(model, batch)
         if index < len(batches) and group.rank == 0:
             rows.append(found)

@@ -96,7 +96,8 @@ class SceneModel(nn.Module, HubModel):
 
 
 def compile_blocks(model: SceneModel) -> None:
-    """Compile each block's forward in place (regional compilation); the first call per shape takes a while."""
+    """Compile each block's two passes in place (regional compilation); the first call per shape takes a while."""
     keep_out_of_graphs()
     for block in model.backbone.blocks:
         block.forward = torch.compile(block.forward, dynamic=True)
+        cast(Block, block).query = torch.compile(block.query, dynamic=True)  # type: ignore[method-assign]

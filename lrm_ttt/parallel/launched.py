@@ -5,6 +5,7 @@ import os
 import torch
 import torch.distributed as dist
 
+from lrm_ttt.parallel.collectives import sizes_over
 from lrm_ttt.parallel.view_group import ALONE, ViewGroup, make_view_groups
 
 
@@ -25,6 +26,19 @@ def join_launched(device: torch.device) -> ViewGroup:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return ALONE
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return make_view_groups(world)
+
+
+def leave_launched() -> None:
+    """Take leave of the other processes; what comes next each does alone."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def least_over(group: ViewGroup, number: int, device: torch.device) -> int:
+    """Return the smallest number that a rank of the group has."""
+    return min(sizes_over(group, number, device))

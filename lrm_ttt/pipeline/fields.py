@@ -14,6 +14,7 @@ from lrm_ttt.model.scene_model import SceneModel
 from lrm_ttt.model.slices import Slices
 from lrm_ttt.model.state import SceneState
 from lrm_ttt.model.triplane import TriplaneModel
+from lrm_ttt.parallel.launched import leave_launched
 from lrm_ttt.parallel.view_group import ALONE, ViewGroup
 from lrm_ttt.pipeline.check import Metrics, judge_images
 from lrm_ttt.pipeline.checkpoint import load_as
@@ -57,6 +58,7 @@ def compute_field(job: Job, inputs: Views, stages: Stages, group: ViewGroup) -> 
         triplanes = model.query(state)[0] if isinstance(model, TriplaneModel) else None
     # What comes next one process does alone.
     model.share(ALONE)
+    leave_launched()
     return Field(model, state, triplanes, world_to_scene)
 
 

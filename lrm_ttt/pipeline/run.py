@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lrm_ttt.model.slices import Slices
-from lrm_ttt.parallel.launched import join_launched, launched_rank
+from lrm_ttt.parallel.launched import join_launched, launched_rank, least_over, leave_launched
 from lrm_ttt.parallel.view_group import ViewGroup
 from lrm_ttt.pipeline.check import Metrics, PlyCheck, check_ply
 from lrm_ttt.pipeline.checkpoint import choose_device, load
@@ -70,6 +70,7 @@ def help_the_first(config: ReconstructConfig) -> dict[str, Any]:
     stages, inputs, group = Stages(job.device), job.load_inputs(), join_launched(job.device)
     if job.model.representation == "gaussians":
         compute(job, inputs, stages, group)
+        leave_launched()
     else:
         compute_field(job, inputs, stages, group)
     return {}
@@ -80,6 +81,7 @@ def make_gaussians(
 ) -> dict[str, Any]:
     """Make and write Gaussians, judge and show them; return what metrics.json holds of them."""
     made = compute(job, inputs, stages, group)
+    leave_launched()
     with stages("write"):
         write_ply(folder / "scene.ply", made.gaussians, made.world_to_scene.inverse())
         stages.describe(f"scene.ply, {(folder / 'scene.ply').stat().st_size / 1e6:.1f} MB")
@@ -98,7 +100,8 @@ def compute(job: Job, inputs: Views, stages: Stages, group: ViewGroup) -> Recons
     with stages("checkpoint"):
         model = load(job.checkpoint, job.device, precision=job.precision, schedule=config.schedule)
         stages.describe(f"{model.num_parameters / 1e6:.1f} M parameters, {job.precision}")
-    model.slices = Slices(job.slices.views, None if job.slices.views is None else drop_invisible)
+    views = views_at_once(job, inputs.shape[0], group)
+    model.slices = Slices(views, None if views is None else drop_invisible)
     model.share(group)
     with stages("model"):
         views = inputs.to(job.device)
@@ -128,6 +131,14 @@ def compute(job: Job, inputs: Views, stages: Stages, group: ViewGroup) -> Recons
         )
         stages.describe(f"{config.refine} steps")
     return dataclasses.replace(made, gaussians=prune(refined, 1.0))
+
+
+def views_at_once(job: Job, num_inputs: int, group: ViewGroup) -> int | None:
+    """Return the size of slices, of which processes that measured their memory apart take the smallest."""
+    if not group.is_shared:
+        return job.slices.views
+    least = least_over(group, job.slices.views or num_inputs, job.device)
+    return None if least >= num_inputs else least
 
 
 def judge(folder: Path, job: Job, inputs: Views, made: Reconstruction, metrics: Metrics, stages: Stages) -> PlyCheck:

@@ -139,9 +139,17 @@ def test_ranks_of_a_view_group_and_of_data_parallelism_learn_what_one_process_le
 
 
 def test_shares_that_do_not_come_out_even_are_refused() -> None:
-    stages = micro().stages
+    config = micro()
+    of_two, of_three = (dataclasses.replace(config, parallel=ParallelConfig(ranks)) for ranks in (2, 3))
     with pytest.raises(InvalidConfig, match="1 views are rendered"):
-        check_shares(stages, 2)
+        check_shares(of_two)
+    with pytest.raises(InvalidConfig, match=r"validation\.num_inputs is 2, fewer than 3"):
+        check_shares(of_three)
+    stage = dataclasses.replace(config.stages[0], num_targets=3)
+    enough = dataclasses.replace(config.validation, num_inputs=3)
     with pytest.raises(InvalidConfig, match="2 inputs cannot be shared by 3 ranks"):
-        check_shares((dataclasses.replace(stages[0], num_targets=3),), 3)
-    check_shares(stages, 1)
+        check_shares(dataclasses.replace(of_three, stages=(stage,), validation=enough))
+    chunks = with_backbone(MODEL, schedule="causal", views_per_update=1)
+    with pytest.raises(InvalidConfig, match="1 views at a time"):
+        check_shares(dataclasses.replace(of_two, model=chunks))
+    check_shares(config)

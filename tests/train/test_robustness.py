@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from lrm_ttt.data.config import DataConfig, DatasetConfig
 from lrm_ttt.errors import IncompatibleCheckpoint, RunFailed
-from lrm_ttt.train import checkpointing
+from lrm_ttt.train import checkpointing, run_folder
 from lrm_ttt.train.checkpointing import list_checkpoints, load_checkpoint
 from lrm_ttt.train.config import OptimiserConfig, TrainConfig
 from lrm_ttt.train.loop import RunOptions, Trainer
@@ -104,6 +105,34 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.Mon
     load_checkpoint(list_checkpoints(tmp_path)[-1])
 
 
+def test_a_disk_too_full_for_the_model_beside_the_checkpoint_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    monkeypatch.setattr(run_folder, "save_pretrained", fail)
+    with pytest.raises(RunFailed, match=r"No space left on device.*--resume"):
+        train(micro(1, 1), tmp_path)
+    assert steps_kept(tmp_path)[-1] == 2
+
+
+def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(tmp_path: Path) -> None:
+    train(micro(1, 1), tmp_path)
+    last = list_checkpoints(tmp_path)[-1]
+    last.replace(last.with_name(f".replaced-{last.name}"))
+    assert Trainer(micro(1, 1), tmp_path, RunOptions(resume=True)).progress.step == 2
+    assert last.is_dir()
+
+
+def test_a_changed_state_file_is_refused(tmp_path: Path) -> None:
+    train(micro(1, 1), tmp_path)
+    path = list_checkpoints(tmp_path)[-1] / "state.json"
+    path.write_text(path.read_text().replace('"step": 2', '"step": 3'))
+    with pytest.raises(IncompatibleCheckpoint, match=f"{path}.*checksum"):
+        Trainer(micro(1, 1), tmp_path, RunOptions(resume=True))
+
+
 def test_a_run_that_diverges_stops_and_says_so(tmp_path: Path) -> None:
     config = micro(6, 6, optimiser=OptimiserConfig(clip_norm=1e-9, skip_norm=1e-9, max_skips=3))
     trainer = Trainer(config, tmp_path)
@@ -115,10 +144,10 @@ def test_a_run_that_diverges_stops_and_says_so(tmp_path: Path) -> None:
 def test_broken_scenes_are_named_and_too_many_end_the_run(tmp_path: Path) -> None:
     captures = write_captures(tmp_path / "data", 6)
     break_images(captures, 2)
-    data = DataConfig((DatasetConfig("captures", str(tmp_path / "data"), "scenes"),), num_workers=0, max_broken=0.05)
+    data = DataConfig((DatasetConfig("captures", str(tmp_path / "data"), "scenes"),), num_workers=0, max_broken=0.005)
     config = dataclasses.replace(micro(8, 32), data=data)
     trainer = Trainer(config, tmp_path / "run")
-    with pytest.raises(RunFailed, match=r"6 of the first \d+ scenes could not be read"):
+    with pytest.raises(RunFailed, match=r"6 of the first \d+ scenes drawn could not be read"):
         trainer.run()
     told = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert told.count('"kind": "broken"') == trainer.progress.broken == 6 and captures.folders[2].name in told
