@@ -151,12 +151,12 @@ class Reporter:
     """Write a run's metrics, on the main rank alone; what was written after `step` is forgotten, for it comes again."""
 
     def __init__(
-        self, folder: Path, accelerator: Accelerator, total_steps: int, tensorboard: bool, step: int = 0
+        self, folder: Path, accelerator: Accelerator, total_steps: int, has_trackers: bool, step: int = 0
     ) -> None:
         self.accelerator = accelerator
         self.folder = folder
         self.total_steps = total_steps
-        self.trackers = tensorboard
+        self.has_trackers = has_trackers
         self.is_main = accelerator.is_main_process
         if self.is_main:
             forget_after(folder / METRICS_FILE, step)
@@ -177,7 +177,7 @@ class Reporter:
         with self._excused(METRICS_FILE):
             self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
             self.file.flush()
-        if self.trackers:
+        if self.has_trackers:
             numbers = {name: value for name, value in _flat(kind, values) if isinstance(value, float | int)}
             with self._excused("what trackers keep"):
                 self.accelerator.log(numbers, step=step)
@@ -190,7 +190,7 @@ class Reporter:
         with self._excused(str(path)):
             path.parent.mkdir(exist_ok=True)
             picture.save(path)
-        for tracker in self.accelerator.trackers if self.trackers else ():
+        for tracker in self.accelerator.trackers if self.has_trackers else ():
             pixels = np.asarray(picture)[None]
             # TensorBoard would look for the channels in front.
             layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
@@ -231,9 +231,10 @@ class Reporter:
         if self.file is not None:
             with self._excused(METRICS_FILE):
                 self.file.close()
-        if self.trackers:
+        # The accelerator's own end would take the process group along, which the next run of a chain needs.
+        for tracker in self.accelerator.trackers if self.has_trackers else ():
             with self._excused("what trackers keep"):
-                self.accelerator.end_training()
+                tracker.finish()
 
 
 def forget_after(path: Path, step: int) -> None:

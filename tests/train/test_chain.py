@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lrm_ttt import cli
 from lrm_ttt.config_io import dump_yaml
@@ -21,6 +22,7 @@ from lrm_ttt.train.checkpointing import list_checkpoints
 from lrm_ttt.train.config import TrainConfig
 from lrm_ttt.train.loop import RunOptions, Trainer
 from lrm_ttt.train.recipe import Changes, PlannedRun, plan_runs, read_paths
+from tests.helpers.launch import launch
 from tests.train.micro import MODEL, micro
 
 
@@ -48,6 +50,12 @@ def weights(run: PlannedRun) -> dict[str, torch.Tensor]:
     return dict(from_pretrained(run.model).state_dict())
 
 
+def read_validation(run: PlannedRun) -> dict[str, Any]:
+    """Return what a run said of the model that it began with."""
+    lines = map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines())
+    return next(line for line in lines if line["kind"] == "validation")
+
+
 def train(runs: tuple[PlannedRun, ...], **options: Any) -> list[str]:
     """Return the folders of the runs that were trained."""
     return [run.folder.name for run, _ in train_in_turn(runs, RunOptions(**options))]
@@ -69,6 +77,18 @@ def test_a_chain_carries_weights_to_another_head_and_schedule(tmp_path: Path, mo
         left = {name: tensor for name, tensor in weights(before).items() if number or not name.startswith("head.")}
         assert left and all(torch.equal(after[name], tensor) for name, tensor in left.items())
     assert train(runs, resume=True) == []
+
+
+def test_two_ranks_train_a_chain_and_its_trackers_end_with_each_run(tmp_path: Path) -> None:
+    """The end of a run must leave the ranks connected: the next begins with the same weights on both."""
+    followed = [micro(1, 1, trackers=("tensorboard",)) for _ in "12"]
+    runs = plan_runs(chain_of(tmp_path / "yaml", *followed), tmp_path / "out", Changes())
+    launch(2, train, runs)
+    for run in runs:
+        events = EventAccumulator(str(next(run.folder.rglob("events.out.*")).parent)).Reload()
+        assert run.is_finished() and [event.step for event in events.Scalars("train/loss")] == [1, 2]
+    before = json.loads((runs[0].model / "provenance.json").read_text())
+    assert read_validation(runs[1])["psnr"] == pytest.approx(before["validation"]["psnr"])
 
 
 def test_a_chain_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,10 +116,8 @@ def test_a_run_that_never_saved_begins_again_from_the_one_before(tmp_path: Path)
     train(runs[:1])
     runs[1].folder.mkdir()
     assert train(runs, resume=True) == ["2-two"]
-    lines = [json.loads(line) for line in (runs[1].folder / "metrics.jsonl").read_text().splitlines()]
-    first = next(line for line in lines if line["kind"] == "validation")
     before = json.loads((runs[0].model / "provenance.json").read_text())
-    assert first["psnr"] == pytest.approx(before["validation"]["psnr"])
+    assert read_validation(runs[1])["psnr"] == pytest.approx(before["validation"]["psnr"])
 
 
 def test_max_steps_are_those_of_all_runs(tmp_path: Path) -> None:
