@@ -176,7 +176,8 @@ def verify(arguments: Verify) -> None:
     manifest = verify_shards(arguments.folder)
     print(
         f"{arguments.folder}: {len(manifest.shards)} shards, {manifest.num_scenes} scenes, "
-        f"{manifest.num_bytes / BYTES_PER_GB:.3f} GB are what was written"
+        f"{manifest.num_bytes / BYTES_PER_GB:.3f} GB are what was written; "
+        f"{len(manifest.skipped)} scenes could not be read then and were left out"
     )
 
 

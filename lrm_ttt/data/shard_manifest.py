@@ -135,12 +135,28 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def read_finished(folder: Path) -> Manifest:
+    """Read the manifest of shards that can be used.
+
+    Raises `UnreadableScene` as `read_manifest` does, and for shards that are not finished or hold no scene.
+    """
+    manifest = read_manifest(folder)
+    if not manifest.complete:
+        raise UnreadableScene(
+            f"{folder}: the shards are not finished, {manifest.num_seen} of {manifest.settings.num_scenes} "
+            "scenes were gone through. Run the same lrm-ttt data shard command again: it goes on from there."
+        )
+    if manifest.num_scenes == 0:
+        raise UnreadableScene(f"{folder}: these shards hold no scene. Delete the folder, and make them again.")
+    return manifest
+
+
 def verify_shards(folder: Path) -> Manifest:
     """Compare every shard with its checksum; reads all bytes.
 
-    Raises `UnreadableScene` that names the shards which are not what was written, or as `read_manifest` does.
+    Raises `UnreadableScene` that names the shards which are not what was written, or as `read_finished` does.
     """
-    manifest = read_manifest(folder)
+    manifest = read_finished(folder)
     wrong = [shard.file for shard in manifest.shards if sha256_of(folder / shard.file) != shard.sha256]
     if wrong:
         raise UnreadableScene(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lrm_ttt.data.files import DepthFile, EncodedImage
-from lrm_ttt.data.shard_manifest import Manifest, SceneEntry, read_manifest
+from lrm_ttt.data.shard_manifest import Manifest, SceneEntry, read_finished
 from lrm_ttt.data.shard_sample import file_sizes
 from lrm_ttt.data.source import SceneSource
 from lrm_ttt.errors import UnreadableScene
@@ -39,17 +39,12 @@ class ShardDataset:
     """The scenes of a folder that `lrm-ttt data shard` wrote, shard after shard; each shard is a group.
 
     Views have straight alpha where the source had, and are as large as they were stored. Raises `UnreadableScene` for a
-    folder that holds no shards, or not all of them.
+    folder that holds no shards, not all of them, or none with a scene.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder).expanduser()
-        manifest = read_manifest(self.folder)
-        if not manifest.complete:
-            raise UnreadableScene(
-                f"{self.folder}: the shards are not finished, {manifest.num_seen} of {manifest.settings.num_scenes} "
-                "scenes were gone through. Run the same lrm-ttt data shard command again: it goes on from there."
-            )
+        manifest = read_finished(self.folder)
         self.manifest: Manifest = manifest
         self.groups: tuple[int, ...] = tuple(len(shard.scenes) for shard in manifest.shards)
         self._scenes: tuple[tuple[Path, SceneEntry], ...] = tuple(

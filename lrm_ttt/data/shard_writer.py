@@ -6,6 +6,7 @@ The same source and settings give the same bytes, whenever and however often the
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import hashlib
 import io
 import logging
@@ -68,8 +69,9 @@ def write_shards(
 
     A folder in which the same command was interrupted is finished from the last whole shard on. Scenes that cannot be
     read are left out and named in the manifest. `progress` is told the scenes gone through, and all. Raises
-    `OutputExists` for a folder with other shards or other files, `LrmTttError` where the disk is full, and
-    `UnreadableScene` where no scene at all could be read.
+    `OutputExists` for a folder with other shards or other files, one that was finished without some scenes, and one
+    that another process writes to; `LrmTttError` where the disk is full, and `UnreadableScene` where no scene at all
+    could be read.
     """
     settings = ShardSettings(
         image_size=image_size,
@@ -78,20 +80,20 @@ def write_shards(
         num_scenes=len(scenes),
         source_sha256=hashlib.sha256(scenes.identity().encode()).hexdigest(),
     )
-    with _full_disk_explained(folder):
+    with _full_disk_explained(folder), _alone(folder):
         manifest = _begin(folder, settings)
         while not manifest.complete:
             manifest = _write_shard(scenes, folder, manifest, progress)
+            if not manifest.shards:
+                # Nothing is kept of this, so that the same command tries again once the scenes are mended.
+                first = manifest.skipped[0].reason if manifest.skipped else "The source is empty."
+                raise UnreadableScene(f"{folder}: none of {len(scenes)} scenes could be read. {first}")
             write_manifest(folder, manifest)
-    if not manifest.shards:
-        first = manifest.skipped[0].reason if manifest.skipped else "the source is empty"
-        raise UnreadableScene(f"{folder}: none of {len(scenes)} scenes could be read. {first}")
     return manifest
 
 
 def _begin(folder: Path, settings: ShardSettings) -> Manifest:
     """Return what an interrupted run has left, or an empty manifest."""
-    folder.mkdir(parents=True, exist_ok=True)
     for abandoned in folder.glob(f".*{PARTIAL}"):
         abandoned.unlink()
     if (folder / MANIFEST).exists():
@@ -100,6 +102,13 @@ def _begin(folder: Path, settings: ShardSettings) -> Manifest:
             raise OutputExists(
                 f"{folder} holds shards made otherwise: {_differences(manifest.settings, settings)}. "
                 "Give another folder, or the same source and flags to go on."
+            )
+        if manifest.complete and manifest.skipped:
+            names = ", ".join(scene.name for scene in manifest.skipped[:3])
+            raise OutputExists(
+                f"{folder} is finished, without {len(manifest.skipped)} scenes that could not be read ({names}"
+                f"{', ...' if len(manifest.skipped) > 3 else ''}; the reasons are in {MANIFEST}). It can be used as it "
+                "is; to try these scenes again, delete it first."
             )
         return manifest
     # Without a manifest there is no whole shard, or one that a run was killed just before it could list.
@@ -173,6 +182,25 @@ def _append(tar: tarfile.TarFile, key: str, name: str, scene: EncodedScene) -> S
         header.size = len(member.data)
         tar.addfile(header, io.BytesIO(member.data))
     return SceneEntry(key, name, scene.num_views, start, tar.offset - start)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make the folder and lock it, for as long as this process lives at most."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems know no locks: there nobody is refused.
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputExists(
+                    f"{folder}: another process writes shards there. Wait for it, or give another folder."
+                ) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,8 @@ def test_scenes_of_a_tree_that_cannot_be_read_are_counted(tmp_path: Path, capsys
     assert "1 scenes, 4 views in 1 shards" in said.out
     assert "1 scenes could not be read and were left out" in said.out
     assert "001.png" in said.err
+    assert cli.main(["data", "verify", str(out)]) == 0
+    assert "1 scenes could not be read then" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

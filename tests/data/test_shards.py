@@ -271,6 +271,32 @@ def test_broken_scenes_are_left_out_and_named(tmp_path: Path) -> None:
     assert "b" in skipped.name
     assert "002.png" in skipped.reason
     assert len(ShardDataset(tmp_path / "shards")) == 2
+    before = contents(tmp_path / "shards")
+    with pytest.raises(OutputExists, match=r"without 1 scenes that could not be read \(b;.* delete it first"):
+        write(tmp_path / "shards", scenes)
+    assert contents(tmp_path / "shards") == before
+
+
+def test_two_do_not_write_to_one_folder(tmp_path: Path, shards: Path) -> None:
+    def write_too(done: int, total: int) -> None:
+        with pytest.raises(OutputExists, match="another process writes shards there"):
+            write(tmp_path)
+
+    write(tmp_path, progress=write_too)
+    assert contents(tmp_path) == contents(shards)
+
+
+def test_no_scene_at_all_leaves_nothing_behind(tmp_path: Path) -> None:
+    write_transforms(tmp_path / "tree" / "a", make_capture())
+    image = tmp_path / "tree" / "a" / "images" / "002.png"
+    sound = image.read_bytes()
+    image.write_bytes(b"no image")
+    scenes = DatasetScenes(DatasetConfig("tree", str(tmp_path / "tree")), SIZE, None)
+    with pytest.raises(UnreadableScene, match=r"none of 1 scenes could be read\. .*002\.png"):
+        write(tmp_path / "shards", scenes)
+    assert contents(tmp_path / "shards") == {}
+    image.write_bytes(sound)
+    assert write(tmp_path / "shards", scenes).num_scenes == 1
 
 
 def test_shards_end_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,13 +321,15 @@ def test_shards_end_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (lambda folder: change(folder, version=2), r"its format is 'lrm-ttt-shards', version 2, where"),
         (lambda folder: change(folder, format="wids"), r"its format is 'wids', version 1, where"),
         (lambda folder: change(folder, shards=3), r"'shards' must be a list.* Copy it again"),
-        (lambda folder: change(folder, complete=False), r"the shards are not finished"),
+        (lambda folder: change(folder, complete=False), r"the shards are not finished.*again: it goes on"),
+        (lambda folder: change(folder, shards=[]), r"these shards hold no scene"),
     ],
 )
 def test_damaged_folders_are_one_message(copied: Path, damage: object, message: str) -> None:
     damage(copied)  # type: ignore[operator]
-    with pytest.raises(UnreadableScene, match=message):
-        ShardDataset(copied)
+    for look in (ShardDataset, verify_shards):
+        with pytest.raises(UnreadableScene, match=message):
+            look(copied)
 
 
 def truncate(path: Path) -> None:
