@@ -106,7 +106,9 @@ def test_perceptual_error_is_a_distance(
     a, b = torch.rand(2, 1, 3, 32, 32).unbind()
     assert error(a, a) == 0
     assert error(a, b) > error(a, a + 0.05 * (b - a)) > 0
-    colors = a.clone().requires_grad_()
-    error(colors, b).backward()
-    assert colors.grad is not None and colors.grad.abs().sum() > 0
+    colors, images = a.clone().requires_grad_(), b.clone().requires_grad_()
+    error(colors, images).backward()
+    assert colors.grad is not None and colors.grad.abs().sum() > 0 and images.grad is None
+    # A run in fp64 keeps the network as it is.
+    assert torch.equal(error(a.double(), b.double()), error(a, b).double())
     assert not any(parameter.requires_grad for parameter in error.parameters())
