@@ -34,17 +34,28 @@ class _Source:
     """Which copy of the images to take where there are several, such as images_4."""
     keep_benchmark: bool = False
     """Keep the 140 scenes of the DL3DV benchmark, which are left out otherwise."""
+    allow_missing: bool = False
+    """Go on with the images that are there where a capture lists others too."""
 
     def config(self) -> DatasetConfig:
         """Return what `open_dataset` takes; raises `InvalidConfig` where nothing is there."""
         if not Path(self.source).expanduser().exists():
             raise InvalidConfig(f"{self.source}: there is no such folder or file. Check the path.")
+        from lrm_ttt.data.dataset import find_layout
+
+        layout = find_layout(Path(self.source).expanduser()) if self.layout == "auto" else self.layout
+        if layout != "scenes" and (self.image_folder is not None or self.allow_missing):
+            raise InvalidConfig(
+                f"{self.source} has the layout {layout}, without image folders or missing images. "
+                "Leave out --image-folder and --allow-missing."
+            )
         return DatasetConfig(
             "source",
             self.source,
-            self.layout,
+            layout,
             image_folder=self.image_folder,
             exclude_benchmark=not self.keep_benchmark,
+            allow_missing=self.allow_missing,
         )
 
 
@@ -95,8 +106,6 @@ class Check(_Source):
     """How many scenes to look at, drawn at random; 0 takes all."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Draws the scenes."""
-    allow_missing: bool = False
-    """Of one capture: go on with the images that are there where some are missing."""
     json: bool = False
     """Print the findings as JSON, with the evidence."""
 
@@ -184,14 +193,9 @@ def verify(arguments: Verify) -> None:
 def check(arguments: Check) -> None:
     """Examine scenes one by one."""
     from lrm_ttt.data.dataset import open_dataset
-    from lrm_ttt.data.diagnose import examine, examine_dataset
-    from lrm_ttt.data.open_scene import open_scene
+    from lrm_ttt.data.diagnose import examine_dataset
 
-    config = arguments.config()
-    if arguments.allow_missing:
-        diagnoses = iter([examine(open_scene(arguments.source, allow_missing=True))])
-    else:
-        diagnoses = examine_dataset(open_dataset(config), arguments.scenes or None, arguments.seed)
+    diagnoses = examine_dataset(open_dataset(arguments.config()), arguments.scenes or None, arguments.seed)
     found: list[Diagnosis] = []
     for diagnosis in diagnoses:
         found.append(diagnosis)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lrm_ttt.data.files import DepthFile, EncodedImage, find_image, path_inside, read_image_size
+from lrm_ttt.data.files import ALLOW_MISSING, DepthFile, EncodedImage, find_image, path_inside, read_image_size
 from lrm_ttt.data.lens import Distortion
 from lrm_ttt.data.source import SceneSource
 from lrm_ttt.errors import UnreadableScene
@@ -195,7 +195,7 @@ def _left_out(
         raise UnreadableScene(f"{described_by}: {what}. Check that the images lie where the file says.")
     if not allow_missing:
         raise UnreadableScene(
-            f"{described_by}: {what}. Restore them, or pass --allow-missing to go on with the {there} that are there."
+            f"{described_by}: {what}. Restore them, or go on with the {there} that are there: {ALLOW_MISSING}."
         )
     return f"{len(names)} of {num_views} listed images are {state} and were left out ({few})"
 

@@ -15,9 +15,10 @@ class DatasetConfig:
     `path` is a folder or file; where it is absent the command line must give it (`--data NAME=PATH`). `layout` says how
     scenes lie there: `scenes` is a tree of captures of any layout that `open_scene` reads (DL3DV, Objaverse renders,
     COLMAP, transforms.json) or a list of such, `realestate10k` chunks of `.torch` files, `shards` what
-    `lrm-ttt data shard` writes, `procedural` scenes drawn on the fly without a path; `auto` looks. `image_folder` names
-    the copy of the images to take where there are several (images_4). The DL3DV benchmark's scenes are left out with
-    `exclude_benchmark`, whatever the layout.
+    `lrm-ttt data shard` writes, `procedural` scenes drawn on the fly without a path; `auto` looks. In the layout
+    `scenes` alone, `image_folder` names the copy of the images to take where there are several (images_4), and with
+    `allow_missing` a scene of which images are missing is not broken, but has the others. The DL3DV benchmark's scenes
+    are left out with `exclude_benchmark`, whatever the layout.
     """
 
     name: str
@@ -26,6 +27,7 @@ class DatasetConfig:
     weight: float = 1.0
     image_folder: str | None = None
     exclude_benchmark: bool = True
+    allow_missing: bool = False
 
     def __post_init__(self) -> None:
         if not self.weight > 0:

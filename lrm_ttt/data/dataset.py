@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from lrm_ttt.data.benchmark_scenes import is_benchmark_scene
 from lrm_ttt.data.config import DatasetConfig
@@ -51,18 +51,19 @@ def open_dataset(config: DatasetConfig) -> SceneDataset:
         raise InvalidConfig(
             f"data set {config.name}: there is no folder or file {path}. Check it, or pass --data {config.name}=PATH."
         )
-    layout = _layout(path) if config.layout == "auto" else config.layout
+    layout = find_layout(path) if config.layout == "auto" else config.layout
     dataset: SceneDataset
     if layout == "shards":
         dataset = ShardDataset(path)
     elif layout == "realestate10k":
         dataset = open_chunks(path)
     else:
-        dataset = _scenes(path, config.image_folder)
+        dataset = dataclasses.replace(_scenes(path, config.image_folder), allow_missing=config.allow_missing)
     return _without_benchmark(dataset, config) if config.exclude_benchmark else dataset
 
 
-def _layout(path: Path) -> str:
+def find_layout(path: Path) -> Literal["shards", "realestate10k", "scenes"]:
+    """Return the layout, by its files, of what lies at a path: shards, realestate10k, or else scenes."""
     if (path / MANIFEST).is_file():
         return "shards"
     return "scenes" if chunk_folder(path) is None else "realestate10k"

@@ -21,6 +21,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", "
 # Folders with the same images at another size, as DL3DV, Mip-NeRF 360 and nerfstudio name them, the largest first.
 SMALLER_FOLDERS = ("images_2", "images_4", "images_8")
 EXIF_ORIENTATION = 274
+# What every command that opens captures and every configuration of a data set can be told.
+ALLOW_MISSING = "allow missing images (--allow-missing, or allow_missing: true in a data set's configuration)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +122,7 @@ def open_image(path: Path | EncodedImage) -> Iterator[Image.Image]:
         zlib.error,
     ) as error:
         reason = "it is no image of a known format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        mend = "or delete it and pass --allow-missing" if isinstance(path, Path) else "in the file that holds it"
+        mend = f"or delete it and {ALLOW_MISSING}" if isinstance(path, Path) else "in the file that holds it"
         raise UnreadableScene(
             f"{path}: the image cannot be decoded: {reason}. Replace it with a sound JPEG or PNG, {mend}."
         ) from error

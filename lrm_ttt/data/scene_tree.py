@@ -30,6 +30,7 @@ class SceneTree:
     root: Path
     places: tuple[str, ...]
     image_folder: str | None = None
+    allow_missing: bool = False
 
     def __len__(self) -> int:
         return len(self.places)
@@ -46,7 +47,8 @@ class SceneTree:
 
     def open(self, index: int) -> SceneSource:
         """Return a scene, of whose images the headers are read; raises `UnreadableScene`."""
-        source = open_scene(self.root / self.places[index], image_folder=self.image_folder)
+        place = self.root / self.places[index]
+        source = open_scene(place, allow_missing=self.allow_missing, image_folder=self.image_folder)
         return dataclasses.replace(source, name=self.scene_name(index))
 
 

@@ -53,15 +53,20 @@ def test_scenes_of_a_tree_that_cannot_be_read_are_counted(tmp_path: Path, capsys
         (["shard", "NOWHERE", "-o", "OUT", "--longer-side", "64"], "there is no such folder or file"),
         (["shard", "TREE", "-o", "TREE", "--longer-side", "64"], "holds other files"),
         (["check", "NOWHERE"], "there is no such folder or file"),
+        (["check", "CHUNKS", "--allow-missing"], "has the layout realestate10k.* Leave out"),
+        (["check", "CHUNKS", "--image-folder", "images_4"], "has the layout realestate10k.* Leave out"),
         (["verify", "NOWHERE"], "these are no shards"),
         (["shard", "TREE"], "-o"),
     ],
 )
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
     write_transforms(tmp_path / "TREE", make_capture())
-    places = {name: str(tmp_path / name) for name in ("OUT", "TREE", "NOWHERE")}
+    (tmp_path / "CHUNKS").mkdir()
+    for name in ("index.json", "000000.torch"):
+        (tmp_path / "CHUNKS" / name).touch()
+    places = {name: str(tmp_path / name) for name in ("OUT", "TREE", "CHUNKS", "NOWHERE")}
     said = refused_or_boxed(["data", *(places.get(word, word) for word in words)], capsys)
-    assert re.search(message, said), said
+    assert re.search(message, " ".join(said.split())), said
 
 
 def refused_or_boxed(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -20,6 +20,7 @@ from lrm_ttt.data.shard_scenes import DatasetScenes
 from lrm_ttt.data.shard_writer import ShardFormat, write_shards
 from lrm_ttt.scene.cameras import ImageSize
 from lrm_ttt.scene.views import Views
+from tests.data.captures import make_capture, write_transforms
 from tests.data.layouts import (
     LAYOUTS,
     Layout,
@@ -150,6 +151,20 @@ def test_a_tree_is_listed_without_opening_its_scenes(tmp_path: Path, caplog: pyt
     assert "1 folders hold images that no file describes (0K/stray" in caplog.text
     with pytest.raises(ValueError, match=r"0K/000/transforms.json: not JSON"):
         dataset.open(0)
+
+
+def test_a_data_set_may_go_on_without_missing_images(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_transforms(tmp_path / name, make_capture())
+    whole = opened(tmp_path)
+    gone = whole.open(0).image_paths[1]
+    assert isinstance(gone, Path)
+    gone.unlink()
+    with pytest.raises(ValueError, match=r"1 of their images are missing .*allow_missing: true"):
+        whole.open(0)
+    going_on = opened(tmp_path, allow_missing=True)
+    assert gone not in going_on.open(0).image_paths
+    assert going_on.open(0).num_views == whole.open(1).num_views - 1
 
 
 def test_chunks_are_groups_and_stay_open_while_their_scenes_are_read(tmp_path: Path) -> None:
