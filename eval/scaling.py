@@ -20,13 +20,15 @@ KEPT_BY_ENTRY, KEPT_BY_GRAM = 60.2, 92.2
 # Kept by the head for a pixel: fixed, for a triple of spherical harmonics, and for a unit of width of its share of a
 # token; and by the tokenizer for a pixel.
 KEPT_BY_GAUSSIAN, KEPT_BY_HARMONIC, KEPT_BY_FEATURE, KEPT_BY_PIXEL = 108.0, 12.0, 6.0, 24.0
+# Kept of the features of VGG-19 for a pixel of a rendering: its activations, and how they differ from the target's.
+KEPT_BY_PERCEPTUAL = 1532.0 + 488.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
     """One step of a run: `num_inputs` views of each of `batch_size` scenes in every view group, `accumulation` times.
 
-    `kept` is the share of Gaussians that is rendered.
+    `kept` is the share of Gaussians that is rendered, and `perceptual` whether targets are compared by VGG-19 too.
     """
 
     num_inputs: int
@@ -39,6 +41,7 @@ class Step:
     kept: float = 1.0
     checkpointing: bool = True
     strategy: Literal["ddp", "fsdp2"] = "ddp"
+    perceptual: bool = True
 
     @property
     def num_scenes(self) -> int:
@@ -150,7 +153,10 @@ def num_floats(model: ModelConfig) -> int:
 
 
 def memory(model: ModelConfig, step: Step) -> dict[str, float]:
-    """Return the bytes of one rank at the end of a forward pass, by what they are for; AdamW for all parameters."""
+    """Return the bytes of one rank at the end of a forward pass, by what they are for; AdamW for all parameters.
+
+    With `ddp` gradients live in the buckets that are sent, so those take nothing more.
+    """
     backbone, patch = model.backbone, model.tokenizer.patch_size
     d = backbone.width
     whole = float(num_parameters(model) * WIDE)
@@ -174,6 +180,7 @@ def memory(model: ModelConfig, step: Step) -> dict[str, float]:
         "fast weights": float(step.batch_size * blocks * num_fast_weights(model) * WIDE),
         # With checkpointing the inputs of all blocks stay, and one block at a time is whole.
         "blocks": blocks * stream + block if step.checkpointing else blocks * block,
+        "perceptual loss": targets * step.num_pixels * KEPT_BY_PERCEPTUAL if step.perceptual else 0.0,
     }
     if model.representation == "gaussians":
         share = d / patch**2

@@ -55,10 +55,11 @@ def memory_table(model: ModelConfig, wanted: Assumptions) -> str:
             whole = memory(model, dataclasses.replace(step, checkpointing=False))
             weights = sum(parts[name] for name in ("parameters", "gradients", "optimiser", "average"))
             gaussians = sum(parts.get(name, 0.0) for name in ("head", "gathered Gaussians", "kept Gaussians"))
-            shown = (weights, parts["blocks"], gaussians, sum(parts.values()), sum(whole.values()))
+            middle = (parts["blocks"], gaussians, parts["perceptual loss"])
+            shown = (weights, *middle, sum(parts.values()), sum(whole.values()))
             rows.append([str(views), str(ranks), *(f"{number / GIGA:.1f}" for number in shown)])
-    names = ["views", "ranks a scene", "weights and optimiser", "blocks", "Gaussians", "in all", "not checkpointed"]
-    return table(names, rows)
+    names = ["views", "ranks a scene", "weights and optimiser", "blocks", "Gaussians", "perceptual loss", "in all"]
+    return table([*names, "not checkpointed"], rows)
 
 
 def traffic_table(model: ModelConfig, wanted: Assumptions) -> str:

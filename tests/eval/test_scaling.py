@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from lrm_ttt.eval.scaling import (
     KEPT_BY_FEATURE,
     KEPT_BY_GAUSSIAN,
     KEPT_BY_HARMONIC,
+    KEPT_BY_PERCEPTUAL,
     KEPT_BY_PIXEL,
     Step,
     Traffic,
@@ -27,6 +29,7 @@ from lrm_ttt.eval.scaling_tables import Assumptions, arrange, report
 from lrm_ttt.layers.block import Block
 from lrm_ttt.layers.config import MemoryConfig
 from lrm_ttt.layers.initialisation import initialise
+from lrm_ttt.losses.perceptual import PerceptualError
 from lrm_ttt.model.build import build
 from lrm_ttt.model.config import BackboneConfig, GaussianHeadConfig, ModelConfig
 from lrm_ttt.model.heads.gaussian import GaussianHead
@@ -34,6 +37,7 @@ from lrm_ttt.model.tokenizer import Tokenizer
 from lrm_ttt.scene.cameras import Cameras, ImageSize
 from lrm_ttt.scene.views import Views
 from tests.helpers.shared import CHECKOUT
+from tests.helpers.vgg import random_vgg
 
 BASE_FILE = CHECKOUT / "configs" / "model" / "base.yaml"
 BASE = load_yaml(BASE_FILE, ModelConfig)
@@ -116,6 +120,15 @@ def test_the_ends_keep_what_the_formula_says_for_each_pixel(degree: int, width: 
     assert by_pixel[0] == pytest.approx(KEPT_BY_PIXEL + 4 * width / 64, rel=0.02)
     expected = KEPT_BY_GAUSSIAN + KEPT_BY_HARMONIC * (degree + 1) ** 2 + KEPT_BY_FEATURE * width / 64
     assert by_pixel[1] == pytest.approx(expected, rel=0.02)
+
+
+def test_the_perceptual_loss_keeps_what_the_formula_says_for_each_pixel(tmp_path: Path) -> None:
+    """Of the renderings alone; within 1 %."""
+    random_vgg("vgg19", tmp_path / "vgg19.pth")
+    error = PerceptualError("vgg19", str(tmp_path / "vgg19.pth"))
+    colors, images = torch.rand(2, 2, 3, 32, 48).unbind()
+    colors.requires_grad_()
+    assert kept(lambda: error(colors, images), error) == pytest.approx(2 * 32 * 48 * KEPT_BY_PERCEPTUAL, rel=0.01)
 
 
 def find(found: list[Traffic], what: str) -> Traffic:

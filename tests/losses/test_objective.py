@@ -1,7 +1,6 @@
 """The objective is the weighted sum of exactly the terms that were asked for."""
 
 import dataclasses
-import math
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from lrm_ttt.losses.objective import Objective, build_objectives
 from lrm_ttt.losses.perceptual import PerceptualError
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.views import Renderings, SceneBatch
+from tests.helpers.vgg import random_vgg
 
 WEIGHTS = {"mse": 2.0, "alpha": 0.3, "position": 0.2, "depth": 0.05, "opacity": 0.01, "coverage": 0.7}
 
@@ -70,27 +70,6 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InvalidConfig, match=f"{name} with the weights of 'vgg19' cannot be read"):
             PerceptualError("vgg19", str(tmp_path / name))
-
-
-def random_vgg(network: str, path: Path) -> None:
-    """Write the convolutions of torchvision's VGG with random weights."""
-    import torchvision
-
-    torch.manual_seed(0)
-    build = torchvision.models.vgg19 if network == "vgg19" else torchvision.models.vgg16
-    with torch.device("meta"):
-        shapes = {name: value.shape for name, value in build(weights=None).features.state_dict().items()}
-    path.parent.mkdir(exist_ok=True)
-    # He's deviation keeps the features of all layers at one scale.
-    torch.save(
-        {
-            f"features.{name}": torch.randn(shape) * math.sqrt(2 / math.prod(shape[1:]))
-            if len(shape) > 1
-            else torch.zeros(shape)
-            for name, shape in shapes.items()
-        },
-        path,
-    )
 
 
 @pytest.mark.parametrize(("network", "file"), [("vgg19", "vgg19-dcbb9e9d.pth"), ("lpips", "vgg16-397923af.pth")])
