@@ -17,6 +17,7 @@ from lrm_ttt.errors import InvalidConfig, LrmTttError
 if TYPE_CHECKING:
     from lrm_ttt.data.diagnose import Diagnosis
     from lrm_ttt.data.shard_scenes import Scenes
+    from lrm_ttt.scene.cameras import ImageSize
 
 # The SOURCE that needs no files.
 PROCEDURAL = "procedural"
@@ -50,7 +51,7 @@ class _Source:
                 "Leave out --image-folder and --allow-missing."
             )
         return DatasetConfig(
-            "source",
+            self.source,
             self.source,
             layout,
             image_folder=self.image_folder,
@@ -86,10 +87,10 @@ class Shard(_Source):
     """In place of --shard-mb."""
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Take the first N scenes only; for `procedural` the number of scenes, 100 unless given."""
-    views: Annotated[int, tyro.conf.arg(metavar="N")] = 32
-    """Views of a procedural scene."""
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Seed of the first procedural scene; those that follow count up."""
+    views: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Views of a procedural scene, 32 unless given."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Seed of the first procedural scene, 0 unless given; those that follow count up."""
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -167,15 +168,31 @@ def shard(arguments: Shard) -> None:
 
 
 def _scenes(arguments: Shard) -> "Scenes":
-    from lrm_ttt.data.shard_scenes import DatasetScenes, ProceduralScenes
+    from lrm_ttt.data.shard_scenes import DatasetScenes
     from lrm_ttt.scene.cameras import ImageSize
 
     size = None if arguments.image_size is None else ImageSize(*arguments.image_size)
     if arguments.source == PROCEDURAL:
-        if size is None:
-            raise InvalidConfig("procedural scenes have no size of their own. Pass --image-size H W.")
-        return ProceduralScenes(arguments.limit or 100, arguments.views, size, seed=arguments.seed)
+        return _procedural(arguments, size)
+    if arguments.views is not None or arguments.seed is not None:
+        raise InvalidConfig("--views and --seed are of procedural scenes. Leave them out: all views are kept.")
     return DatasetScenes(arguments.config(), size, arguments.longer_side, arguments.limit)
+
+
+def _procedural(arguments: Shard, size: "ImageSize | None") -> "Scenes":
+    from lrm_ttt.data.shard_scenes import ProceduralScenes
+
+    of_files = arguments.image_folder, arguments.longer_side
+    if arguments.layout != "auto" or arguments.keep_benchmark or arguments.allow_missing or of_files != (None, None):
+        raise InvalidConfig(
+            "procedural scenes have neither files nor a size of their own. Leave out --layout, --image-folder, "
+            "--keep-benchmark, --allow-missing and --longer-side."
+        )
+    if size is None:
+        raise InvalidConfig("procedural scenes have no size of their own. Pass --image-size H W.")
+    number = 100 if arguments.limit is None else arguments.limit
+    num_views = 32 if arguments.views is None else arguments.views
+    return ProceduralScenes(number, num_views, size, seed=arguments.seed or 0)
 
 
 def verify(arguments: Verify) -> None:
@@ -195,6 +212,8 @@ def check(arguments: Check) -> None:
     from lrm_ttt.data.dataset import open_dataset
     from lrm_ttt.data.diagnose import examine_dataset
 
+    if arguments.scenes < 0:
+        raise InvalidConfig(f"--scenes {arguments.scenes}: give how many scenes to look at, or 0 for all.")
     diagnoses = examine_dataset(open_dataset(arguments.config()), arguments.scenes or None, arguments.seed)
     found: list[Diagnosis] = []
     for diagnosis in diagnoses:

@@ -88,7 +88,8 @@ def _without_benchmark(dataset: SceneDataset, config: DatasetConfig) -> SceneDat
     if not kept:
         raise InvalidConfig(
             f"data set {config.name}: all its scenes are in the DL3DV benchmark, which is left out of training. "
-            "Set exclude_benchmark: false to evaluate on it."
+            "To keep it, to evaluate on, pass --keep-benchmark (lrm-ttt data) or set exclude_benchmark: false for the "
+            "data set (in a configuration)."
         )
     left_out = len(dataset) - len(kept)
     log.info("%s: left out %d of %d scenes, which are in the DL3DV benchmark", config.name, left_out, len(dataset))

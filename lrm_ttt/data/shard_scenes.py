@@ -60,11 +60,9 @@ class DatasetScenes:
         if (self.image_size is None) == (self.longer_side is None):
             raise InvalidConfig("give either --image-size H W or --longer-side N.")
         for side in self.image_size or (self.longer_side,):
-            if side is not None and (side < PATCH or side % PATCH):
-                raise InvalidConfig(
-                    f"an image side of {side} is not made of patches of {PATCH}. "
-                    f"Take {max(PATCH, round(side / PATCH) * PATCH)}."
-                )
+            _check_side(side)
+        if self.limit is not None and self.limit < 1:
+            raise InvalidConfig(f"the first {self.limit} scenes: give a limit of 1 or more, or none for all.")
 
     @functools.cached_property
     def dataset(self) -> SceneDataset:
@@ -94,6 +92,14 @@ class DatasetScenes:
             yield dataclasses.replace(views, cameras=cameras)
 
 
+def _check_side(side: int | None) -> None:
+    if side is not None and (side < PATCH or side % PATCH):
+        raise InvalidConfig(
+            f"an image side of {side} is not made of patches of {PATCH}. "
+            f"Take {max(PATCH, round(side / PATCH) * PATCH)}."
+        )
+
+
 def _size_by_longer_side(source: SceneSource, longer_side: int) -> ImageSize:
     """Return the shape of most images of a capture with this longer side at most, in whole patches."""
     largest = choose_image_size(source, patch_size=PATCH, max_pixels=2**62)
@@ -120,6 +126,8 @@ class ProceduralScenes:
             raise InvalidConfig(
                 f"{self.number} procedural scenes of {self.num_views} views: give 1 or more of 2 views or more."
             )
+        for side in self.image_size:
+            _check_side(side)
         if not 0 <= self.room_fraction <= 1:
             raise InvalidConfig(f"a share of rooms of {self.room_fraction}: give a number from 0 to 1.")
 

@@ -69,7 +69,7 @@ def test_lists_that_name_nothing(tmp_path: Path) -> None:
 
 def test_a_data_set_of_nothing_but_benchmark(tmp_path: Path) -> None:
     write_dl3dv(tmp_path, {min(benchmark_hashes()): drawn(0, "room", 48, 64)})
-    refused(tmp_path, "data set mine", "benchmark", "exclude_benchmark: false", kind=InvalidConfig)
+    refused(tmp_path, "data set mine", "benchmark", "--keep-benchmark", "exclude_benchmark: false", kind=InvalidConfig)
 
 
 def truncate(path: Path, share: float = 0.5) -> None:
