@@ -17,14 +17,26 @@ from lrm_ttt.data.assemble import DescribedCapture, DescribedView, checked
 from lrm_ttt.data.files import EncodedImage, read_image_size
 from lrm_ttt.data.json_values import matrix_4x4
 from lrm_ttt.data.lens import Distortion
+from lrm_ttt.data.order import POOL
 from lrm_ttt.data.source import SceneSource
 from lrm_ttt.errors import UnreadableScene
 
 INDEX = "index.json"
 # fx fy cx cy as shares of width and height, k1 k2, and the 3x4 world-to-camera matrix in OpenCV axes.
 NUM_VALUES = 18
-# Chunks have 100 to 200 MB; memory-mapped, an open one costs what is looked at.
-NUM_OPEN = 2
+# What the reader of pickles raises for bytes that were damaged.
+DAMAGE = (
+    pickle.UnpicklingError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +109,8 @@ def open_chunks(path: Path) -> Chunks:
     )
 
 
-@functools.lru_cache(maxsize=NUM_OPEN)
+# Chunks have 100 to 200 MB; memory-mapped, an open one costs what is looked at. Scenes of a pool come in turn.
+@functools.lru_cache(maxsize=POOL)
 def _read_chunk(file: Path) -> dict[str, dict[str, Any]]:
     """Return the scenes of a chunk by their keys; pickles that could run code are refused."""
     try:
@@ -105,7 +118,7 @@ def _read_chunk(file: Path) -> dict[str, dict[str, Any]]:
             # Torch muses about the bytes of files that it then refuses.
             warnings.simplefilter("ignore")
             scenes = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+    except DAMAGE as error:
         reason = f" ({error})" if isinstance(error, OSError) else ""
         raise UnreadableScene(
             f"{file}: a chunk that is truncated, or holds more than tensors and texts{reason}. Copy it again."

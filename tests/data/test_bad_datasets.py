@@ -90,6 +90,22 @@ def test_truncated_chunks(share: float, chunks: Path) -> None:
     refused(chunks, "000000.torch", "truncated", "Copy it again")
 
 
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b".",
+        b"\x80\x02h\x00.",
+        b"\x80\x02ccollections\nOrderedDict\n(K\x01K\x02tR.",
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x01K\x01K\x01K\x01K\x01tR.",
+    ],
+    ids=["IndexError", "KeyError", "TypeError", "AttributeError"],
+)
+def test_damaged_pickles(pickled: bytes, chunks: Path) -> None:
+    """Whatever the reader of pickles trips over."""
+    (chunks / "000000.torch").write_bytes(pickled)
+    refused(chunks, "000000.torch", "truncated", "Copy it again")
+
+
 def test_chunks_that_are_missing(chunks: Path) -> None:
     (chunks / "000001.torch").unlink()
     refused(chunks, "index.json", "names 2 chunks, of which 1 are missing (000001.torch)")
