@@ -108,7 +108,9 @@ class BatchMaker:
     ) -> SceneBatch:
         """Return one scene; a broken one is added to `broken` and replaced by another that follows from the key."""
         name = self.names[key.source]
-        for attempt in range(MAX_REPLACEMENTS + 1):
+        tried: list[str] = []
+        # The only scene of a data set cannot be replaced.
+        for attempt in range(MAX_REPLACEMENTS + 1 if len(dataset) > 1 else 1):
             which = (self.config.seed, stage, key.number, element, attempt)
             index = key.scenes[element]
             if attempt > 0:
@@ -117,8 +119,13 @@ class BatchMaker:
                 return self._load(dataset.open(index), self.config.stages[stage], num_inputs, _generator(which))
             except UnreadableScene as error:
                 broken.append(f"{name}, {dataset.scene_name(index)}: {error}")
+                tried.append(dataset.scene_name(index))
+        what = f"{len(tried)} scenes in a row cannot be read" if len(tried) > 1 else "its only scene cannot be read"
+        # Some may have been tried twice.
+        names = ", ".join(dict.fromkeys(tried))
         raise UnreadableScene(
-            f"data set {name}: {MAX_REPLACEMENTS + 1} scenes in a row cannot be read. The last was {broken[-1]}"
+            f"data set {name}: {what} ({names}). Mend or remove them; lrm-ttt data check finds more. "
+            f"The last was {broken[-1]}"
         )
 
     def _load(self, source: SceneSource, stage: StageConfig, num_inputs: int, generator: torch.Generator) -> SceneBatch:

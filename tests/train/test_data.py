@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -260,8 +261,17 @@ def test_an_unreadable_data_set_ends_the_run(captures: Captures) -> None:
     for index in range(10):
         break_images(captures, index)
     for prefetch in (False, True):
-        with pytest.raises(UnreadableScene, match="data set captures: 9 scenes in a row cannot be read"):
+        with pytest.raises(UnreadableScene, match="data set captures: 9 scenes in a row cannot be read") as caught:
             drawn(reading(prefetch=prefetch), 1)
+        assert re.search(r"\((scene0\d(, )?){2,9}\)\. Mend or remove them; .*data check", str(caught.value))
+
+
+def test_the_only_scene_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = write_captures(tmp_path, 1)
+    monkeypatch.setattr("lrm_ttt.train.data.open_dataset", lambda config: one)
+    break_images(one, 0)
+    with pytest.raises(UnreadableScene, match=r"its only scene cannot be read \(scene00\)\. Mend or remove"):
+        drawn(reading(), 1)
 
 
 def test_too_few_views_are_broken_scenes_and_impossible_views_a_mistake(captures: Captures) -> None:
