@@ -5,6 +5,7 @@ by some code.
 import ast
 import dataclasses
 import math
+import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,29 @@ def test_chains_go_from_pixels_to_streams(path: Path) -> None:
     # A recipe that only validates on what it has been trained on would not show what it has learnt.
     sources = {d.name for run in runs for d in run.config.data.sources}
     assert all(run.config.validation.source is None or run.config.validation.source.name not in sources for run in runs)
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name_of)
+def test_every_rank_of_a_scene_has_a_view_to_validate_on(path: Path) -> None:
+    config = load_yaml(path, TrainConfig)
+    assert config.validation.num_inputs >= config.parallel.ranks_per_scene
+
+
+def test_the_examples_of_the_document_can_be_read(tmp_path: Path) -> None:
+    """What they repeat of the recipes is what those say."""
+    text = (CHECKOUT / "docs" / "training.md").read_text(encoding="utf-8")
+    found = {}
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        path = tmp_path / f"{len(found)}.yaml"
+        path.write_text(re.sub(r"(?<=inherit: )\S*configs", str(CONFIGS), block))
+        found[block.splitlines()[0]] = load_yaml(path, TrainConfig)
+    mixture, taught = found["# mixture.yaml"], found["# taught.yaml"]
+    sources = load_yaml(CONFIGS / "train" / "small" / "low_resolution.yaml", TrainConfig).data.sources
+    assert dataclasses.replace(mixture.data.sources[0], weight=1.0) == sources[0]
+    (stage,) = taught.stages
+    losses = dataclasses.replace(stage.losses, perceptual_weights=None, depth_teacher=None, depth_teacher_predicts=None)
+    stages = load_yaml(CONFIGS / "train" / "small" / "long_context.yaml", TrainConfig).stages
+    assert (dataclasses.replace(stage, losses=losses),) == stages
 
 
 @pytest.mark.parametrize(
