@@ -222,6 +222,10 @@ def check(arguments: Check) -> None:
             print(diagnosis, flush=True)
     if arguments.json:
         print(json.dumps([diagnosis.as_dict() for diagnosis in found], indent=1))
+    else:
+        undecided = sum(diagnosis.is_sound and diagnosis.mistake is not None for diagnosis in found)
+        sound = sum(diagnosis.mistake is None for diagnosis in found)
+        print(f"{sound} sound, {undecided} undecided, {len(found) - sound - undecided} with mistakes")
     wrong = [diagnosis.scene for diagnosis in found if not diagnosis.is_sound]
     if wrong:
         raise LrmTttError(

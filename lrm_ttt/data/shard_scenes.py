@@ -82,7 +82,8 @@ class DatasetScenes:
         return "\n".join([repr(config), *(self.scene_name(index) for index in range(len(self)))])
 
     def load(self, index: int) -> Iterator[Views]:
-        source = self.dataset.open(index)
+        # Under one name for all, what there is to warn of is the same sentence for all, and shown once.
+        source = dataclasses.replace(self.dataset.open(index), name=self.config.name)
         size = self.image_size or _size_by_longer_side(source, self.longer_side or PATCH)
         for start in range(0, source.num_views, VIEWS_AT_ONCE):
             indices = range(start, min(start + VIEWS_AT_ONCE, source.num_views))

@@ -43,6 +43,15 @@ def test_scenes_of_a_tree_that_cannot_be_read_are_counted(tmp_path: Path, capsys
     assert "1 scenes could not be read then" in capsys.readouterr().out
 
 
+def test_a_large_crop_is_told_once_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b", "c"):
+        write_transforms(tmp_path / "tree" / name, make_capture())
+    words = ["data", "shard", str(tmp_path / "tree"), "-o", str(tmp_path / "shards"), "--image-size", "32", "16"]
+    assert cli.main(words) == 0
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "centre-crop" in line]
+    assert str(tmp_path / "tree") in told
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -101,7 +110,9 @@ def test_check_of_a_sound_and_of_a_wrong_capture(tmp_path: Path, capsys: pytest.
         target.write_bytes(source.read_bytes())
     (tmp_path / "scene" / "opencv_cameras.json").write_text(json.dumps({"scene_name": "desk", "frames": frames}))
     assert cli.main(["data", "check", str(tmp_path / "scene")]) == 0
-    assert ": sound; " in capsys.readouterr().out
+    said_sound = capsys.readouterr().out
+    assert ": sound; " in said_sound
+    assert said_sound.endswith("\n1 sound, 0 undecided, 0 with mistakes\n")
 
     wrong = [frame | {"w2c": np.linalg.inv(np.array(frame["w2c"])).tolist()} for frame in frames]
     (tmp_path / "scene" / "opencv_cameras.json").write_text(json.dumps({"scene_name": "desk", "frames": wrong}))
