@@ -243,18 +243,23 @@ def test_a_broken_scene_is_named_and_replaced(captures: Captures) -> None:
     assert all_same(batches, drawn(reading(), 10, Place(0, 1, 1, 2)))
 
 
-def test_a_truncated_shard_breaks_the_scenes_behind_its_end(tmp_path: Path) -> None:
+def test_a_truncated_shard_is_refused_and_a_damaged_one_breaks_the_scenes_there(tmp_path: Path) -> None:
     scenes = ProceduralScenes(6, 5, ImageSize(16, 16), room_fraction=0.5)
     write_shards(scenes, tmp_path, ShardFormat(scenes_per_shard=3), image_size=(16, 16))
     dataset, config = ShardDataset(tmp_path), reading(DatasetConfig("shards", str(tmp_path)))
     sound = drawn(config, 6)
     shard = tmp_path / "shard-000001.tar"
+    size = shard.stat().st_size
     os.truncate(shard, dataset.manifest.shards[1].scenes[2].offset + 2000)
+    with pytest.raises(UnreadableScene, match="this shard is truncated"):
+        drawn(config, 6)
+    # As long as before, with nothing but zeros at the end.
+    os.truncate(shard, size)
     batches = drawn(config, 6)
     lost = [each.batch.names != good.batch.names for each, good in zip(batches, sound, strict=True)]
     assert [good.batch.names for good, gone in zip(sound, lost, strict=True) if gone] == [(dataset.scene_name(5),)]
     (message,) = [message for each in batches for message in each.broken]
-    assert message.startswith(f"shards, {dataset.scene_name(5)}: {shard}: this shard is damaged")
+    assert message.startswith(f"shards, {dataset.scene_name(5)}: ") and str(shard) in message
 
 
 def test_an_unreadable_data_set_ends_the_run(captures: Captures) -> None:
