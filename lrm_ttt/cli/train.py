@@ -64,3 +64,4 @@ def run(arguments: Arguments) -> None:
             print(f"model: {planned.model}  validation: {progress.validation}")
     if finished and len(runs) > 1 and PartialState().is_main_process:
         print(f"the chain is finished; its model: {runs[-1].model}")
+    PartialState().destroy_process_group()
