@@ -98,6 +98,7 @@ class SceneModel(nn.Module, HubModel):
 def compile_blocks(model: SceneModel) -> None:
     """Compile each block's two passes in place (regional compilation); the first call per shape takes a while."""
     keep_out_of_graphs()
-    for block in model.backbone.blocks:
-        block.forward = torch.compile(block.forward, dynamic=True)
-        cast(Block, block).query = torch.compile(block.query, dynamic=True)  # type: ignore[method-assign]
+    for module in model.backbone.blocks:
+        block = cast(Block, module)
+        block.forward = torch.compile(block.forward, dynamic=True)  # type: ignore[method-assign]
+        block.query = torch.compile(block.query, dynamic=True)  # type: ignore[method-assign]

@@ -100,8 +100,8 @@ def compute(job: Job, inputs: Views, stages: Stages, group: ViewGroup) -> Recons
     with stages("checkpoint"):
         model = load(job.checkpoint, job.device, precision=job.precision, schedule=config.schedule)
         stages.describe(f"{model.num_parameters / 1e6:.1f} M parameters, {job.precision}")
-    views = views_at_once(job, inputs.shape[0], group)
-    model.slices = Slices(views, None if views is None else drop_invisible)
+    at_once = views_at_once(job, inputs.shape[0], group)
+    model.slices = Slices(at_once, None if at_once is None else drop_invisible)
     model.share(group)
     with stages("model"):
         views = inputs.to(job.device)
