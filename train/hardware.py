@@ -8,29 +8,20 @@ from pathlib import Path
 import torch
 
 from lrm_ttt.model.backbone import Precision
-
-# Processors that multiply bf16 faster than fp32, in the words of /proc/cpuinfo.
-BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+from lrm_ttt.pipeline.checkpoint import choose_precision as name_precision
 
 
 def choose_precision(wanted: str, device: torch.device) -> Precision:
     """Return the dtypes for `auto`, `fp32`, `bf16` or `fp64`; `auto` is bf16 where the hardware multiplies it."""
     if wanted == "fp64":
         return Precision(torch.float64, torch.float64)
-    has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else bool(cpu_flags() & BF16_FLAGS)
-    if wanted == "bf16" or (wanted == "auto" and has_bf16):
-        return Precision(torch.bfloat16, torch.bfloat16)
-    return Precision()
+    bf16 = name_precision(wanted, device) == "bf16"
+    return Precision(torch.bfloat16, torch.bfloat16) if bf16 else Precision()
 
 
 def has_compiler() -> bool:
     """Return whether torch.compile finds a C++ compiler."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
-
-
-def cpu_flags() -> set[str]:
-    """Return the instruction sets that Linux lists; none on other systems."""
-    return set(_cpu_entry("flags").split())
 
 
 def describe(device: torch.device) -> str:
