@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lrm_ttt.data.shard_manifest import sha256_of
 from lrm_ttt.errors import IncompatibleCheckpoint
 from lrm_ttt.model.checkpoint import read_weights
 
@@ -100,7 +101,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[st
     parts = {}
     for name in PARTS:
         file = folder / f"{name}.safetensors"
-        if not file.is_file() or digests.get(file.name) != _digest(file):
+        if not file.is_file() or digests.get(file.name) != sha256_of(file):
             raise IncompatibleCheckpoint(
                 f"{file} is missing, or is not what was written (its checksum differs). {remedy}"
             )
@@ -114,7 +115,7 @@ def _write(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], s
     for name, tensors in parts.items():
         path = folder / f"{name}.safetensors"
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
-        digests[path.name] = _digest(path)
+        digests[path.name] = sha256_of(path)
     content = {**state, "step": step, "sha256": digests}
     text = json.dumps({**content, OWN_DIGEST: _digest_of(content)}, indent=2)
     (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
@@ -149,11 +150,6 @@ def restore_random_state(text: Mapping[str, str]) -> None:
 
 def _digest_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from lrm_ttt.errors import BackendUnavailable
+from lrm_ttt.train.run_folder import write_atomically
 
 logger = logging.getLogger("lrm_ttt.train")
 SECONDS_BETWEEN_LINES = 30.0
@@ -248,9 +249,7 @@ def forget_after(path: Path, step: int) -> None:
         except (json.JSONDecodeError, KeyError, TypeError):
             known = False
         kept += [line] if known else []
-    temporary = path.with_name(f".writing-{path.name}")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, "".join(kept))
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

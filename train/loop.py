@@ -77,7 +77,7 @@ class Trainer:
         self.work, self.peak = Work(), find_peak(self.ranks.device, compute, width)
         machine = {"device": describe(self.ranks.device), "ranks": self.ranks.count, "peak": self.peak.describe()}
         self.reporter.record("machine", step, machine)
-        # Seconds of the last steps with all that belongs to them; compilation drops out of the mean in time.
+        # Seconds of the last steps with all that belongs to them; their median tells the pace.
         self.paces: deque[float] = deque(maxlen=100)
         self.last_saved = time.monotonic()
         self.signals, self.stopped = StopSignals(), False

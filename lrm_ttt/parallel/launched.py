@@ -5,7 +5,6 @@ import os
 import torch
 import torch.distributed as dist
 
-from lrm_ttt.parallel.collectives import sizes_over
 from lrm_ttt.parallel.view_group import ALONE, ViewGroup, make_view_groups
 
 
@@ -37,8 +36,3 @@ def leave_launched() -> None:
     """Take leave of the other processes; what comes next each does alone."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def least_over(group: ViewGroup, number: int, device: torch.device) -> int:
-    """Return the smallest number that a rank of the group has."""
-    return min(sizes_over(group, number, device))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lrm_ttt.model.slices import Slices
-from lrm_ttt.parallel.launched import join_launched, launched_rank, least_over, leave_launched
+from lrm_ttt.parallel.collectives import sizes_over
+from lrm_ttt.parallel.launched import join_launched, launched_rank, leave_launched
 from lrm_ttt.parallel.view_group import ViewGroup
 from lrm_ttt.pipeline.check import Metrics, PlyCheck, check_ply
 from lrm_ttt.pipeline.checkpoint import choose_device, load
@@ -137,7 +138,7 @@ def views_at_once(job: Job, num_inputs: int, group: ViewGroup) -> int | None:
     """Return the size of slices, of which processes that measured their memory apart take the smallest."""
     if not group.is_shared:
         return job.slices.views
-    least = least_over(group, job.slices.views or num_inputs, job.device)
+    least = min(sizes_over(group, job.slices.views or num_inputs, job.device))
     return None if least >= num_inputs else least
 
 
