@@ -4,7 +4,6 @@ What neither names nor shapes tell is decided by rules on the name of the file, 
 """
 
 import dataclasses
-import hashlib
 import pickle
 import re
 import struct
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lrm_ttt.data.shard_manifest import sha256_of
 from lrm_ttt.errors import IncompatibleCheckpoint
 from lrm_ttt.model.checkpoint import CONFIG_FILE, NOTICE_FILE, WEIGHTS_FILE, list_some, write_folder
 from lrm_ttt.model.config import Schedule
@@ -105,9 +105,7 @@ def import_weights(
         imported = convert(published, chosen, frame)
     except IncompatibleCheckpoint as error:
         raise IncompatibleCheckpoint(f"{file}: {str(error).rstrip('.')}.") from error
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    origin = Origin(PROGRAMS[imported.kind], file.name, digest, choose_licence(file, imported.kind))
+    origin = Origin(PROGRAMS[imported.kind], file.name, sha256_of(file), choose_licence(file, imported.kind))
     with output_folder(out, overwrite=overwrite, names=FOLDER_NAMES) as folder:
         write_folder(folder, imported.config, imported.weights, origin)
     networks = (f"{name} ({count} entries of a loss network)" for name, count in imported.left_out.items())
