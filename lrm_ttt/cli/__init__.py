@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USERS_MISTAKE
     except KeyboardInterrupt:
         print(f"\nlrm-ttt {name}: interrupted", file=sys.stderr)
+        # Interrupted within an `exec` of text, as a dataclass is made by, CPython would end itself by SIGINT although
+        # the interrupt was caught; another such call makes it forget (_Py_UnhandledKeyboardInterrupt, pythonrun.c).
+        exec("")
         return INTERRUPTED
     except BrokenPipeError:
         if not reader_has_left():

@@ -3,10 +3,13 @@
 import dataclasses
 import inspect
 import os
+import signal
 import subprocess
 import sys
 import time
 import types
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +48,23 @@ def failing_command(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("words", "status"), [([], 0), (["--how", "user"], 2), (["--how", "interrupt"], 130)])
 def test_exit_status(words: list[str], status: int) -> None:
     assert cli.main(["fail", *words]) == status
+
+
+def test_an_interrupt_within_an_exec_of_text_is_caught_for_good(tmp_path: Path) -> None:
+    """CPython otherwise ends itself by SIGINT when a program run by `-m` has long caught it: -2 in place of 130."""
+    run = "lambda *_: exec('import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)')"
+    program = f"import sys\nfrom lrm_ttt import cli\ncli.run = {run}\nsys.exit(cli.main(['doctor']))\n"
+    (tmp_path / "interrupted.py").write_text(program)
+    restore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.run(
+        [sys.executable, "-m", "interrupted"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{CHECKOUT}"},
+        capture_output=True,
+        text=True,
+        preexec_fn=restore,
+        check=False,
+    )
+    assert (process.returncode, process.stderr) == (cli.INTERRUPTED, "\nlrm-ttt doctor: interrupted\n")
 
 
 @pytest.mark.usefixtures("failing_command")
