@@ -48,11 +48,19 @@ def gradients_reference(
     hidden = gate_values * up_values
     to_hidden = v @ down.mT
     slope = sigmoid * (1 + before_gate * (1 - sigmoid))
+    # The rates join the hidden side, so that both maps up share one transpose; `down` is computed transposed, as the
+    # orthogonalisation takes it, with the wide matrix on the right.
+    from_k, from_v = _transposed(k), _transposed(v)
     return Gradients(
-        gate=(k * rate_gate).mT @ (to_hidden * up_values * slope),
-        up=(k * rate_up).mT @ (to_hidden * gate_values),
-        down=(hidden * rate_down).mT @ v,
+        gate=from_k @ (to_hidden * up_values * slope * rate_gate),
+        up=from_k @ (to_hidden * gate_values * rate_up),
+        down=(from_v @ (hidden * rate_down)).mT,
     )
+
+
+def _transposed(x: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b d n"]:
+    """Return the transpose; on a CPU as a copy, from which products are half as fast again."""
+    return x.mT.contiguous() if x.device.type == "cpu" else x.mT
 
 
 def commit_reference(weights: FastWeights, steps: Gradients) -> FastWeights:

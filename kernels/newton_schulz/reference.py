@@ -1,5 +1,6 @@
 """The plain iteration: pure, out of place, in whatever dtype it is given."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,9 +17,9 @@ def newton_schulz_reference(
     """
     a, b, c = COEFFICIENTS
     tall = matrix.shape[-2] > matrix.shape[-1]
-    x = matrix.mT if tall else matrix
+    x = (matrix.mT if tall else matrix).reshape(-1, *sorted(matrix.shape[-2:]))
     x = x / (x.square().sum((-2, -1), keepdim=True).sqrt() + NORM_EPSILON)
     for _ in range(num_steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return x.mT if tall else x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).reshape(matrix.shape)

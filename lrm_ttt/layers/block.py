@@ -42,7 +42,8 @@ class MemoryMixer(Protocol):
 class Block(nn.Module):
     """x = x + f(norm(x)) for f in (window attention, memory, MLP).
 
-    The residual stream keeps its dtype; the work is done in `dtype`.
+    The residual stream keeps its dtype; the work is done in `dtype`. The passes are put together from the pieces `enter`,
+    `say`, the memory's own, and `leave`, whose shapes differ only in the number of tokens.
     """
 
     def __init__(
@@ -59,42 +60,22 @@ class Block(nn.Module):
         self.feed_forward_norm = LayerNorm(width)
         self.feed_forward = FeedForward(width, feed_forward_multiple)
 
-    def attend(self, x: Float[Tensor, "b n d"], window: int, dtype: torch.dtype) -> Float[Tensor, "b n d"]:
-        """Mix the tokens of each window of `window` consecutive tokens."""
+    def enter(self, x: Float[Tensor, "b n d"], window: int, dtype: torch.dtype) -> tuple[Float[Tensor, "b n d"], Any]:
+        """Mix the tokens of each window of `window` consecutive tokens, and say what they tell the memory."""
         batch, num_tokens, width = x.shape
         normed = self.attention_norm(x, dtype).reshape(batch * (num_tokens // window), window, width)
-        return x + self.attention(normed).reshape(batch, num_tokens, width)
+        x = x + self.attention(normed).reshape(batch, num_tokens, width)
+        return x, self.say(x, dtype)
 
-    def update_and_read(
-        self,
-        x: Float[Tensor, "b n d"],
-        memory: Memory,
-        chunks: tuple[int, ...] | None,
-        causal: bool,
-        newton_schulz_dtype: torch.dtype | None,
-        dtype: torch.dtype,
-    ) -> tuple[Float[Tensor, "b n d"], Memory]:
-        """Write tokens in chunks of so many (None: all at once); each reads at once (`causal`) or all at the end."""
-        tokens = self.memory.tokens(self.memory_norm(x, dtype))
-        if chunks is None:
-            memory = self.memory.update(memory, tokens, newton_schulz_dtype)
-            return x + self.memory.query(memory, tokens), memory
-        reads, start = [], 0
-        for size in chunks:
-            part = tokens.slice(start, start + size)
-            start += size
-            memory = self.memory.update(memory, part, newton_schulz_dtype)
-            if causal:
-                reads.append(self.memory.query(memory, part))
-        read = torch.cat(reads, 1) if causal else self.memory.query(memory, tokens)
-        return x + read, memory
+    def say(self, x: Float[Tensor, "b n d"], dtype: torch.dtype) -> Any:
+        """Return what tokens that have attended tell the memory."""
+        return self.memory.tokens(self.memory_norm(x, dtype))
 
-    def read(self, x: Float[Tensor, "b n d"], memory: Memory, dtype: torch.dtype) -> Float[Tensor, "b n d"]:
-        """Read the memory without writing."""
-        return x + self.memory.query(memory, self.memory.tokens(self.memory_norm(x, dtype)))
-
-    def feed(self, x: Float[Tensor, "b n d"], dtype: torch.dtype) -> Float[Tensor, "b n d"]:
-        """Apply the MLP to each token."""
+    def leave(
+        self, x: Float[Tensor, "b n d"], tokens: Any, memory: Memory, dtype: torch.dtype
+    ) -> Float[Tensor, "b n d"]:
+        """Let tokens that have attended read the memory, and apply the MLP to each."""
+        x = x + self.memory.query(memory, tokens)
         return x + self.feed_forward(self.feed_forward_norm(x, dtype))
 
     def forward(
@@ -107,13 +88,26 @@ class Block(nn.Module):
         newton_schulz_dtype: torch.dtype | None,
         dtype: torch.dtype,
     ) -> tuple[Float[Tensor, "b n d"], Memory]:
-        """Run input tokens: they attend in windows, write the memory and read it."""
-        x = self.attend(x, window, dtype)
-        x, memory = self.update_and_read(x, memory, chunks, causal, newton_schulz_dtype, dtype)
-        return self.feed(x, dtype), memory
+        """Run input tokens: they attend in windows, write the memory and read it.
+
+        They write in chunks of so many (None: all at once); each reads at once (`causal`) or all at the end.
+        """
+        x, tokens = self.enter(x, window, dtype)
+        if chunks is None:
+            memory = self.memory.update(memory, tokens, newton_schulz_dtype)
+            return self.leave(x, tokens, memory, dtype), memory
+        left, start = [], 0
+        for size in chunks:
+            part = tokens.slice(start, start + size)
+            memory = self.memory.update(memory, part, newton_schulz_dtype)
+            if causal:
+                left.append(self.leave(x[:, start : start + size], part, memory, dtype))
+            start += size
+        return torch.cat(left, 1) if causal else self.leave(x, tokens, memory, dtype), memory
 
     def query(
         self, x: Float[Tensor, "b n d"], memory: Memory, window: int, dtype: torch.dtype
     ) -> Float[Tensor, "b n d"]:
         """Run query tokens: they attend in windows and read the memory, and leave no trace."""
-        return self.feed(self.read(self.attend(x, window, dtype), memory, dtype), dtype)
+        x, tokens = self.enter(x, window, dtype)
+        return self.leave(x, tokens, memory, dtype)

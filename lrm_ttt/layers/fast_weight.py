@@ -65,8 +65,9 @@ class FastWeightMemory(nn.Module):
     def tokens(self, x: Float[Tensor, "b n d"]) -> MemoryTokens:
         """Project normalised tokens to queries, keys, values and inner learning rates (the latter in fp32)."""
         batch, num_tokens, _ = x.shape
-        split = silu(self.qkv(x)).reshape(batch, num_tokens, 3, self.num_heads, -1)
-        q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)
+        split = self.qkv(x).reshape(batch, num_tokens, 3, self.num_heads, -1)
+        # Each by itself: what comes out then lies together, which products want.
+        q, k, v = (silu(part) for part in split.permute(2, 0, 3, 1, 4).unbind(0))
         raw = linear(x.to(self.inner_lr.weight.dtype), self.inner_lr.weight, self.inner_lr.bias)
         rates = softplus(raw + self.rate_offset).reshape(batch, num_tokens, 3, self.num_heads)
         return MemoryTokens(_unit(q), _unit(k), v, InnerRates(*rates.permute(2, 0, 3, 1)[..., None].unbind(0)))

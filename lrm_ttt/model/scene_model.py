@@ -96,9 +96,15 @@ class SceneModel(nn.Module, HubModel):
 
 
 def compile_blocks(model: SceneModel) -> None:
-    """Compile each block's two passes in place (regional compilation); the first call per shape takes a while."""
+    """Compile the pieces of which the passes of all blocks are made, in place (regional compilation).
+
+    Blocks are alike and share what is compiled, and the number of tokens is left open: another number of views, chunks
+    or slices compiles nothing anew. The first call takes a while.
+    """
     keep_out_of_graphs()
     for module in model.backbone.blocks:
         block = cast(Block, module)
-        block.forward = torch.compile(block.forward, dynamic=True)  # type: ignore[method-assign]
-        block.query = torch.compile(block.query, dynamic=True)  # type: ignore[method-assign]
+        for owner, names in ((block, ("enter", "say", "leave")), (block.memory, ("gradients", "commit"))):
+            for name in names:
+                if hasattr(owner, name):
+                    setattr(owner, name, torch.compile(getattr(owner, name), dynamic=True))

@@ -41,8 +41,6 @@ def update_in_slices(
             # A rank of a view group that has nothing of a chunk takes part in its sum all the same.
             written = slices.of(start + size, start) or [slice(start, start)]
             start += size
-            for part in written:
-                x[:, part] = _rows(block.attend(_tokens(x[:, part]), x.shape[2], dtype), x)
             memory = _write(block, x, memory, written, newton_schulz_dtype, dtype)
             for part in written if causal else ():
                 x[:, part] = _rows(_read(block, _tokens(x[:, part]), memory, dtype), x)
@@ -76,29 +74,29 @@ def _write(
     newton_schulz_dtype: torch.dtype | None,
     dtype: torch.dtype,
 ) -> Memory:
-    """Write one chunk, given in slices."""
-    if isinstance(block.memory, SoftmaxMemory):
-        assert isinstance(memory, KeyValues)
-        kept = []
-        for part in parts:
-            said = block.memory.tokens(block.memory_norm(_tokens(x[:, part]), dtype))
-            # Copies, so that the queries that they lie among need not be kept.
-            kept.append(KeyValues(said.k.clone(), said.v.clone()))
-        keys, values = zip(*kept, strict=True)
-        return block.memory.append(memory, KeyValues(torch.cat(keys, -2), torch.cat(values, -2)))
-    assert isinstance(block.memory, FastWeightMemory) and isinstance(memory, FastWeights)
-    total: Gradients | None = None
+    """Let the tokens of one chunk, given in slices, attend and write; `x` then holds what has attended."""
+    mixer, kept, total = block.memory, [], None
     for part in parts:
-        tokens = block.memory.tokens(block.memory_norm(_tokens(x[:, part]), dtype))
-        gradients = block.memory.gradients(memory, tokens)
+        attended, tokens = block.enter(_tokens(x[:, part]), x.shape[2], dtype)
+        x[:, part] = _rows(attended, x)
+        if isinstance(mixer, SoftmaxMemory):
+            # Copies, so that the queries that they lie among need not be kept.
+            kept.append(KeyValues(tokens.k.clone(), tokens.v.clone()))
+            continue
+        assert isinstance(mixer, FastWeightMemory) and isinstance(memory, FastWeights)
+        gradients = mixer.gradients(memory, tokens)
         wide = Gradients(*(one.to(torch.promote_types(one.dtype, torch.float32)) for one in gradients))
         total = wide if total is None else Gradients(*(one + more for one, more in zip(total, wide, strict=True)))
-    assert total is not None
-    return block.memory.commit(memory, total, newton_schulz_dtype or dtype)
+    if isinstance(mixer, SoftmaxMemory):
+        assert isinstance(memory, KeyValues)
+        keys, values = zip(*kept, strict=True)
+        return mixer.append(memory, KeyValues(torch.cat(keys, -2), torch.cat(values, -2)))
+    assert isinstance(mixer, FastWeightMemory) and isinstance(memory, FastWeights) and total is not None
+    return mixer.commit(memory, total, newton_schulz_dtype or dtype)
 
 
 def _read(block: Block, x: Float[Tensor, "b m d"], memory: Memory, dtype: torch.dtype) -> Float[Tensor, "b m d"]:
-    return block.feed(block.read(x, memory, dtype), dtype)
+    return block.leave(x, block.say(x, dtype), memory, dtype)
 
 
 def _tokens(x: Float[Tensor, "b s n d"]) -> Float[Tensor, "b m d"]:
