@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import torch
 
+from lrm_ttt.eval.speed.gaussian_clouds import random_scene
 from lrm_ttt.kernels.rasterizer.cpu import instruction_set
 from lrm_ttt.kernels.rasterizer.op import rasterize
-from tests.kernels.rasterizer.scenes import random_scene
 
 # Height, width, Gaussians, scenes, views.
 CASES = [

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lrm_ttt.eval.speed.gaussian_clouds import random_scene
 from lrm_ttt.kernels.rasterizer import cpu
 from lrm_ttt.kernels.rasterizer.op import Rasterized, rasterize
-from tests.kernels.rasterizer.scenes import random_scene
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="the native library is not built: no C++ compiler")
 

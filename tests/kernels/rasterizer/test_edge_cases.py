@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from lrm_ttt.errors import BackendUnavailable, LrmTttError
+from lrm_ttt.eval.speed.gaussian_clouds import random_scene
 from lrm_ttt.kernels.rasterizer import cpu, op
 from lrm_ttt.kernels.rasterizer.op import Rasterized, rasterize
 from lrm_ttt.kernels.rasterizer.recycled import MIN_BYTES, RecycledMemory
-from tests.kernels.rasterizer.scenes import random_scene
 
 SIZE = (18, 22)
 BACKENDS = [

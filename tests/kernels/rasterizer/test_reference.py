@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lrm_ttt.eval.speed.gaussian_clouds import random_scene
 from lrm_ttt.kernels.rasterizer.constants import EPS2D, MIN_TRANSMITTANCE, Settings
 from lrm_ttt.kernels.rasterizer.op import Rasterized, rasterize
 from lrm_ttt.kernels.rasterizer.reference import project_covariances, rotation_matrices
 from lrm_ttt.kernels.rasterizer.spherical_harmonics import sh_basis
-from tests.kernels.rasterizer.scenes import random_scene
 
 FOCAL = 20.0
 SIZE = (9, 11)

@@ -1,13 +1,14 @@
-"""Scenes for the tests and the benchmark of the rasterizer."""
+"""Random Gaussians and cameras, the same on every machine: what the rasterizer is tested and timed with."""
 
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def orbit_cameras(num_views: int, distance: float = 3.0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return `world_to_cam [v 4 4]` on an arc around the origin, looking at it."""
+def orbit_cameras(num_views: int, distance: float = 3.0, dtype: torch.dtype = torch.float32) -> Float[Tensor, "v 4 4"]:
+    """Return `world_to_cam` on an arc around the origin, looking at it."""
     cameras = torch.eye(4, dtype=dtype).repeat(num_views, 1, 1)
     for i in range(num_views):
         angle = 0.4 * i

@@ -1,0 +1,1 @@
+"""What the work costs on this machine, and how near that is to the limit."""
