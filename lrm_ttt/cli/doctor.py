@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrm_ttt import __version__
+from lrm_ttt.pipeline.processor import CPU_FLAGS, cpu_flags, cpu_name, cxx_compiler
 
 DISTRIBUTIONS = [
     "torch",
@@ -25,8 +26,6 @@ DISTRIBUTIONS = [
     "huggingface_hub",
     "tyro",
 ]
-# The capabilities that decide how fast the CPU path is, in the words of /proc/cpuinfo.
-CPU_FLAGS = ["avx2", "avx512f", "avx512_bf16", "amx_bf16"]
 GIB = 1024**3
 
 
@@ -114,28 +113,6 @@ def devices() -> Iterator[Finding]:
         yield Finding("mps", "an Apple GPU; models run on it, the rasterizer on the processor")
 
 
-def cpu_name() -> str:
-    """Return the processor's name where the system tells it."""
-    for line in cpu_info():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def cpu_flags() -> set[str]:
-    """Return the instruction sets that the system lists; empty where it lists none."""
-    for line in cpu_info():
-        if line.startswith(("flags", "Features")):
-            return set(line.partition(":")[2].split())
-    return set()
-
-
-def cpu_info() -> list[str]:
-    """Return the lines of /proc/cpuinfo, or none on a system without it."""
-    path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-
-
 def memory() -> str:
     """Return the machine's memory where the system tells it."""
     if "SC_PHYS_PAGES" not in os.sysconf_names:
@@ -156,7 +133,7 @@ def backends() -> Iterator[Finding]:
     chosen = instruction_sets()[-1] if instruction_sets() else ""
     yield Finding("plane_sweep cpu", chosen, "" if chosen else f"{not_built} (100 times slower without)")
     yield Finding("rasterizer gsplat", installed_version("gsplat"), ", ".join(gsplat_lacks()))
-    compiler = next(filter(None, map(shutil.which, [os.environ.get("CXX", "c++"), "g++", "clang++"])), "")
+    compiler = cxx_compiler()
     yield Finding("torch.compile cpu", compiler, "" if compiler else "a C++ compiler (training is slower without)")
     triton = installed_version("triton")
     lacks = ([] if triton else ["triton"]) + ([] if torch.cuda.is_available() else ["a CUDA device"])
