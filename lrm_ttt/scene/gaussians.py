@@ -57,6 +57,9 @@ class Gaussians(Manipulable):
     def select(self, index: Tensor | slice) -> "Gaussians":
         """Keep the Gaussians at `index` (positions, a mask over n, or a range of n) of a single scene."""
         assert not self.shape, "select works on one scene: index the batch first"
+        if isinstance(index, Tensor) and index.dtype == torch.bool:
+            # Counted once: a device would be waited for at every field.
+            index = index.nonzero()[:, 0]
         return self.map(lambda tensor: tensor[index])
 
     def prune(
@@ -70,20 +73,24 @@ class Gaussians(Manipulable):
         num_kept, num_more = kept_numbers(self.num_gaussians, keep_fraction, random_fraction)
         if num_kept + num_more == self.num_gaussians:
             return self
-        index = self.opacities.detach().topk(num_kept).indices
+        opacities = self.opacities.detach()
+        kept = torch.zeros_like(opacities, dtype=torch.bool)
+        kept.scatter_(-1, opacities.topk(num_kept, sorted=False).indices, True)
         if num_more:
-            # Drawn where the generator is.
-            place = self.means.device if generator is None else generator.device
-            chance = torch.rand(self.opacities.shape, generator=generator, device=place).to(self.means.device)
-            more = chance.scatter(-1, index, -1.0).topk(num_more).indices
-            index = torch.cat([index, more], -1)
-        index = index.sort(-1).values
-        batch = len(self.shape)
+            chances = _chances(opacities, generator).masked_fill(kept, -1.0)
+            kept.scatter_(-1, chances.topk(num_more, sorted=False).indices, True)
+        batch, number = len(self.shape), num_kept + num_more
+        # How many there are is known, so that no device is waited for.
+        index = torch.nonzero_static(kept.flatten(), size=self.shape.numel() * number)[:, 0]
+        return self.map(lambda part: part.flatten(0, batch).index_select(0, index).unflatten(0, (*self.shape, number)))
 
-        def taken(tensor: Tensor) -> Tensor:
-            return tensor.take_along_dim(index.reshape(*index.shape, *[1] * (tensor.ndim - batch - 1)), batch)
 
-        return self.map(taken)
+def _chances(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Return uniform numbers 0..1, drawn on the device of `like`: a generator of another device gives the seed."""
+    if generator is not None and generator.device.type != like.device.type:
+        seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+        generator = torch.Generator(like.device).manual_seed(int(seed))
+    return torch.rand(like.shape, generator=generator, device=like.device)
 
 
 def kept_numbers(num_gaussians: int, keep_fraction: float, random_fraction: float) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lrm_ttt.kernels.rasterizer.spherical_harmonics import sh_basis
-from lrm_ttt.scene.gaussians import SH_C0, Gaussians
+from lrm_ttt.scene.gaussians import SH_C0, Gaussians, _chances
 from lrm_ttt.scene.rotations import wxyz_to_matrix
 from tests.scene.make import cameras, gaussians, normal, similarity
 
@@ -94,6 +94,53 @@ def test_prune_with_a_random_share_contains_the_kept() -> None:
     assert abs(more.num_gaussians - 460) < 4 * math.sqrt(600 * 0.1 * 0.9)
     again = some.prune(0.4, 0.1, generator=torch.Generator().manual_seed(0))
     assert torch.equal(again.means, more.means)
+
+
+def test_prune_of_a_batch_is_that_of_its_scenes_and_passes_gradients_to_what_it_keeps() -> None:
+    some = gaussians(50, 2, 3)
+    leaves = some.map(lambda tensor: tensor.clone().requires_grad_())
+    kept = leaves.prune(0.3)
+    for index in range(3):
+        alone = some[index].prune(0.3)
+        for name in ("means", "scales", "wxyz", "opacities", "sh"):
+            assert torch.equal(getattr(kept[index], name), getattr(alone, name)), name
+    kept.means.sum().backward()
+    assert leaves.means.grad is not None
+    threshold = some.opacities.sort(descending=True).values[:, 14:15]
+    assert torch.equal(leaves.means.grad[..., 0], (some.opacities >= threshold).double())
+
+
+def test_a_generator_on_the_cpu_only_seeds_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for a GPU, which has no generator here."""
+    seeds = []
+
+    class OfAnotherDevice:
+        def __init__(self, device: torch.device) -> None:
+            assert device.type == "meta"
+
+        def manual_seed(self, seed: int) -> None:
+            seeds.append(seed)
+
+    one, again = (torch.Generator().manual_seed(5) for _ in range(2))
+    monkeypatch.setattr(torch, "Generator", OfAnotherDevice)
+    drawn = [_chances(torch.empty(7, device="meta"), generator) for generator in (one, one, again)]
+    assert all(chances.device.type == "meta" for chances in drawn)
+    assert seeds[0] == seeds[2] != seeds[1]
+
+
+@pytest.mark.parametrize("random_fraction", [0.0, 0.1])
+def test_prune_waits_for_no_device(random_fraction: float) -> None:
+    """Meta tensors have no values: whatever asks for one, as a device would have to be waited for, fails."""
+    kept = gaussians(100).to("meta").prune(0.4, random_fraction)
+    assert kept.num_gaussians == (46 if random_fraction else 40)
+
+
+def test_select_by_mask_is_select_by_position() -> None:
+    some = gaussians(40)
+    mask = some.opacities > 0.5
+    by_mask, by_position = some.select(mask), some.select(torch.arange(40)[mask])
+    assert by_mask.num_gaussians == int(mask.sum())
+    assert all(torch.equal(getattr(by_mask, name), getattr(by_position, name)) for name in ("means", "wxyz", "sh"))
 
 
 def test_degree_and_counts() -> None:
