@@ -6,6 +6,7 @@ chosen at run time. Without a compiler the installation goes on, and torch does 
 """
 
 import platform
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -15,6 +16,7 @@ from setuptools.errors import BaseError, CCompilerError
 
 # Package, folder of its C++ sources, and what is lost without them.
 LIBRARIES = {
+    "lrm_ttt.kernels.newton_schulz": ("kernels/newton_schulz/native", "updates of the memory take longer"),
     "lrm_ttt.kernels.plane_sweep": ("kernels/plane_sweep/native", "plane sweeps are 100 times slower"),
     "lrm_ttt.kernels.rasterizer": ("kernels/rasterizer/native", "rendering without a GPU is 8-200 times slower"),
 }
@@ -25,9 +27,12 @@ FLAGS = [
     # Sums must not depend on what the compiler likes to fuse.
     "-ffp-contract=off",
 ]
+AVX512 = [*("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"), *("-mavx2", "-mfma")]
 INSTRUCTION_SETS = {
     "_avx2": ["-mavx2", "-mfma"],
-    "_avx512": [*("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"), *("-mavx2", "-mfma")],
+    "_avx512": AVX512,
+    # Linux asks to be asked before a process uses these units.
+    "_amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
 
 
@@ -87,6 +92,8 @@ def extensions() -> list[Extension]:
         sources = sorted(str(path) for path in Path(folder).glob("*.cpp"))
         if not IS_X86:
             sources = [source for source in sources if not Path(source).stem.endswith(tuple(INSTRUCTION_SETS))]
+        if sys.platform != "linux":
+            sources = [source for source in sources if not Path(source).stem.endswith("_amx")]
         headers = [str(path) for root, _ in LIBRARIES.values() for path in Path(root).glob("*.h")]
         macros = [("LRM_X86", "1")] if IS_X86 else []
         if sources:

@@ -17,7 +17,8 @@ def newton_schulz_reference(
     """
     a, b, c = COEFFICIENTS
     tall = matrix.shape[-2] > matrix.shape[-1]
-    x = (matrix.mT if tall else matrix).reshape(-1, *sorted(matrix.shape[-2:]))
+    rows, columns = (matrix.mT if tall else matrix).shape[-2:]
+    x = (matrix.mT if tall else matrix).reshape(-1, rows, columns)
     x = x / (x.square().sum((-2, -1), keepdim=True).sqrt() + NORM_EPSILON)
     for _ in range(num_steps):
         gram = x @ x.mT
