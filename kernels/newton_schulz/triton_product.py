@@ -1,4 +1,4 @@
-"""The symmetric products of Newton-Schulz in Triton: the tiles of one triangle are computed, and mirrored on the way out.
+"""The symmetric products of Newton-Schulz in Triton: tiles of one triangle are computed, and mirrored on the way out.
 
 Half the arithmetic of a product that does not know that its result is symmetric.
 """
