@@ -51,10 +51,9 @@ def symmetric_product_kernel(
             tl.store(out + mirrored, tl.trans(rounded), (across[:, None] < rows) & (down[None, :] < rows))
 
 
-def symmetric_product_triton(
-    x: Float[Tensor, "b m n"], alpha: float, addend: Float[Tensor, "b m m"] | None, beta: float
-) -> Float[Tensor, "b m m"]:
-    """Return alpha x x^T + beta addend, of which the addend is symmetric; summed in float32 and rounded once."""
+@torch.library.custom_op("lrm_ttt::symmetric_product", mutates_args=())
+def symmetric_product_triton(x: Tensor, alpha: float, addend: Tensor | None, beta: float) -> Tensor:
+    """Return alpha x x^T + beta addend of `[b m n]` and a symmetric `[b m m]`, summed in float32 and rounded once."""
     x = x.contiguous()
     check_same(x, *([] if addend is None else [addend]))
     batch, rows, depth = x.shape
@@ -67,6 +66,11 @@ def symmetric_product_triton(
         HAS_ADDEND=addend is not None, TILE=tile, DEPTH=terms, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out
+
+
+@symmetric_product_triton.register_fake
+def _(x: Tensor, alpha: float, addend: Tensor | None, beta: float) -> Tensor:
+    return x.new_empty(x.shape[0], x.shape[1], x.shape[1])
 
 
 def newton_schulz_triton(

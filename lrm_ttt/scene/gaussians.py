@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrm_ttt.kernels.gaussian_finish.selection import highest, positions
 from lrm_ttt.scene.manipulable import Manipulable
 from lrm_ttt.scene.rotations import matrix_to_wxyz, multiply_wxyz, rotate_sh
 from lrm_ttt.scene.similarity import Similarity
@@ -73,15 +74,11 @@ class Gaussians(Manipulable):
         num_kept, num_more = kept_numbers(self.num_gaussians, keep_fraction, random_fraction)
         if num_kept + num_more == self.num_gaussians:
             return self
-        opacities = self.opacities.detach()
-        kept = torch.zeros_like(opacities, dtype=torch.bool)
-        kept.scatter_(-1, opacities.topk(num_kept, sorted=False).indices, True)
+        kept = highest(self.opacities, num_kept)
         if num_more:
-            chances = _chances(opacities, generator).masked_fill(kept, -1.0)
-            kept.scatter_(-1, chances.topk(num_more, sorted=False).indices, True)
+            kept |= highest(_chances(self.opacities, generator).masked_fill(kept, -1.0), num_more)
         batch, number = len(self.shape), num_kept + num_more
-        # How many there are is known, so that no device is waited for.
-        index = torch.nonzero_static(kept.flatten(), size=self.shape.numel() * number)[:, 0]
+        index = positions(kept, number)
         return self.map(lambda part: part.flatten(0, batch).index_select(0, index).unflatten(0, (*self.shape, number)))
 
 
