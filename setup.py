@@ -16,7 +16,8 @@ from setuptools.errors import BaseError, CCompilerError
 
 # Package, folder of its C++ sources, and what is lost without them.
 LIBRARIES = {
-    "lrm_ttt.kernels.newton_schulz": ("kernels/newton_schulz/native", "updates of the memory take longer"),
+    "lrm_ttt.kernels.fast_weight": ("kernels/fast_weight/native", "the memory is slower in bfloat16"),
+    "lrm_ttt.kernels.newton_schulz": ("kernels/newton_schulz/native", "the memory is slower in bfloat16"),
     "lrm_ttt.kernels.plane_sweep": ("kernels/plane_sweep/native", "plane sweeps are 100 times slower"),
     "lrm_ttt.kernels.rasterizer": ("kernels/rasterizer/native", "rendering without a GPU is 8-200 times slower"),
 }

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrm_ttt.kernels.fast_weight import cpu
 from lrm_ttt.kernels.fast_weight.elastic import ElasticRates, commit_elastic
 from lrm_ttt.kernels.fast_weight.reference import (
     Gradients,
@@ -41,6 +42,9 @@ def fast_weight_gradients(
     weights: FastWeights, k: Float[Tensor, "*b n d"], v: Float[Tensor, "*b n d"], rates: InnerRates
 ) -> Gradients:
     """Return what `n` tokens add to the step of their chunk: sums over tokens, so slices may be added up."""
+    if cpu.fits(k):
+        gate, up, down = cpu.gradients_cpu(*weights[:3], k, v, *rates)
+        return Gradients(gate, up, down.mT)
     return gradients_reference(weights, k, v, rates)
 
 
@@ -58,7 +62,7 @@ def commit_fast_weights(
 
 def query_fast_weights(weights: FastWeights, q: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b n d"]:
     """Read the memory with `n` queries; 6 n d f FLOP per memory."""
-    return query_reference(weights, q)
+    return cpu.feed_cpu(*weights[:3], q) if cpu.fits(q) else query_reference(weights, q)
 
 
 def orthogonalise(gradients: Gradients, num_steps: int = NUM_STEPS, dtype: torch.dtype | None = None) -> Gradients:

@@ -31,6 +31,10 @@ def library() -> ctypes.CDLL | None:
     return built if built is not None and built.lrm_newton_schulz_available() else None
 
 
+# Known when this is imported, so that compiled code need not ask.
+HAS_MATRIX_UNITS = library() is not None
+
+
 @torch.library.custom_op("lrm_ttt::newton_schulz_cpu", mutates_args=())
 def newton_schulz_cpu(matrix: Tensor, num_steps: int) -> Tensor:
     """Do what `newton_schulz_reference` does to bfloat16 matrices `[*b rows cols]` with rows <= cols, norms in float32.

@@ -42,8 +42,8 @@ class MemoryMixer(Protocol):
 class Block(nn.Module):
     """x = x + f(norm(x)) for f in (window attention, memory, MLP).
 
-    The residual stream keeps its dtype; the work is done in `dtype`. The passes are put together from the pieces `enter`,
-    `say`, the memory's own, and `leave`, whose shapes differ only in the number of tokens.
+    The residual stream keeps its dtype; the work is done in `dtype`. The passes are put together from the pieces
+    `enter`, `say`, the memory's own, and `leave`, whose shapes differ only in the number of tokens.
     """
 
     def __init__(
