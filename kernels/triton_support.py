@@ -1,0 +1,41 @@
+"""What all Triton kernels share. It imports Triton, so it is imported where a kernel is about to run."""
+
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+
+def jit(function: Callable) -> Any:
+    """Compile with Triton; under TRITON_INTERPRET=1 interpret instead, which is settled when the module is imported.
+
+    The type checks of tests would hide the function's source and globals from Triton: it is taken out of them.
+    """
+    return triton.jit(inspect.unwrap(function))
+
+
+def interpreting() -> bool:
+    """Tell whether kernels are interpreted on the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def num_processors(device: torch.device) -> int:
+    """Return how many programs run side by side, one where kernels are interpreted."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def as_matrices(*tensors: Tensor) -> list[Tensor]:
+    """Return each of the tensors `[*b rows cols]` as one batch `[b rows cols]` that lies together in memory."""
+    return [tensor.reshape(-1, *tensor.shape[-2:]).contiguous() for tensor in tensors]
+
+
+def check_same(*tensors: Tensor) -> None:
+    """Assert what kernels take for granted: one device, one dtype, and no bfloat16 in the interpreter."""
+    first = tensors[0]
+    assert all(tensor.device == first.device and tensor.dtype == first.dtype for tensor in tensors)
+    assert first.is_cuda or interpreting()
+    assert not (interpreting() and first.dtype == torch.bfloat16), "Triton's interpreter gets bfloat16 wrong"
