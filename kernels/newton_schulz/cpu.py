@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from lrm_ttt.kernels.newton_schulz.reference import newton_schulz_reference
 
 
 class _Task(ctypes.Structure):
-    """`LrmNewtonSchulz` of native/newton_schulz_amx.cpp."""
+    """`LrmNewtonSchulz` of native/iteration.h."""
 
     _fields_ = (
         *[(name, ctypes.c_int32) for name in ("matrices", "rows", "columns", "steps", "threads")],
         *[(name, ctypes.c_float) for name in ("a", "b", "c", "epsilon")],
-        *[(name, ctypes.c_void_p) for name in ("input", "output")],
+        *[(name, ctypes.c_void_p) for name in ("input", "output", "slope")],
     )
 
 
@@ -42,30 +43,39 @@ def newton_schulz_cpu(matrix: Tensor, num_steps: int) -> Tensor:
     The result does not depend on the number of threads (torch's). Without the library it is that of the reference. Of
     the steps nothing is kept for the backward pass, which takes them again.
     """
-    rows, columns = matrix.shape[-2:]
-    assert rows <= columns and matrix.dtype == torch.bfloat16 and matrix.device.type == "cpu"
-    matrix = matrix.contiguous()
+    assert matrix.shape[-2] <= matrix.shape[-1] and matrix.dtype == torch.bfloat16 and matrix.device.type == "cpu"
     built = library()
     if built is None or not matrix.numel():
         return newton_schulz_reference(matrix, num_steps).contiguous()
-    result = torch.empty_like(matrix)
-    a, b, c = COEFFICIENTS
-    task = _Task(
-        *(matrix.numel() // (rows * columns), rows, columns, num_steps, torch.get_num_threads()),
-        *(a, b, c, NORM_EPSILON, matrix.data_ptr(), result.data_ptr()),
-    )
-    if built.lrm_newton_schulz(ctypes.byref(task)):
-        raise MemoryError(f"no memory to orthogonalise matrices of shape {list(matrix.shape)}")
-    return result
+    return _run(built.lrm_newton_schulz, matrix, num_steps, None)
 
 
 @torch.library.custom_op("lrm_ttt::newton_schulz_cpu_backward", mutates_args=())
 def _gradient(matrix: Tensor, num_steps: int, gradient: Tensor) -> Tensor:
+    assert gradient.shape == matrix.shape and gradient.dtype == matrix.dtype
+    built = library()
+    if built is not None and matrix.numel():
+        return _run(built.lrm_newton_schulz_backward, matrix, num_steps, gradient)
     wide, norms = measured(matrix.reshape(-1, *matrix.shape[-2:]))
     start = (wide / (norms + NORM_EPSILON)).to(matrix.dtype)
     slope = gradient.reshape(start.shape)
     by_matrix = gradient_recomputed(start, norms, slope, num_steps, symmetric_product_reference)
     return by_matrix.to(matrix.dtype).reshape(matrix.shape)
+
+
+def _run(function: Callable[..., int], matrix: Tensor, num_steps: int, slope: Tensor | None) -> Tensor:
+    rows, columns = matrix.shape[-2:]
+    matrix, slope = matrix.contiguous(), None if slope is None else slope.contiguous()
+    result = torch.empty_like(matrix)
+    a, b, c = COEFFICIENTS
+    task = _Task(
+        *(matrix.numel() // (rows * columns), rows, columns, num_steps, torch.get_num_threads()),
+        *(a, b, c, NORM_EPSILON),
+        *(None if tensor is None else tensor.data_ptr() for tensor in (matrix, result, slope)),
+    )
+    if function(ctypes.byref(task)):
+        raise MemoryError(f"no memory to orthogonalise matrices of shape {list(matrix.shape)}")
+    return result
 
 
 @newton_schulz_cpu.register_fake

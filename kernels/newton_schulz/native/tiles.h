@@ -49,6 +49,14 @@ inline __m512 widen(__m256i values) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(values), 16));
 }
 
+// 32 elements of a row.
+struct Wide {
+    __m512 low, high;
+
+    explicit Wide(__m512i values)
+        : low(widen(_mm512_castsi512_si256(values))), high(widen(_mm512_extracti64x4_epi64(values, 1))) {}
+};
+
 inline __m512i narrow(__m512 low, __m512 high) {
     const __m512bh both = _mm512_cvtne2ps_pbh(high, low);
     __m512i bits;
@@ -123,14 +131,17 @@ inline void store_left_transposed(const Strip& turned, const Tiles& to, int row,
     }
 }
 
-// Multiply a block: rows 32 row.. of `left` by columns 32 column.. of `right`.
-inline void multiply(const Tiles& left, const Tiles& right, int row, int column, float* block) {
-    const uint16_t *upper = left.left(2 * row, 0), *lower = left.left(2 * row + 1, 0);
-    const uint16_t *first = right.right(0, 2 * column), *second = right.right(0, 2 * column + 1);
+inline void start_sums() {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
+}
+
+// Add a block of a product to the sums: rows 32 row.. of `left` by columns 32 column.. of `right`.
+inline void add_product(const Tiles& left, const Tiles& right, int row, int column) {
+    const uint16_t *upper = left.left(2 * row, 0), *lower = left.left(2 * row + 1, 0);
+    const uint16_t *first = right.right(0, 2 * column), *second = right.right(0, 2 * column + 1);
     for (int64_t at = 0; at < static_cast<int64_t>(left.columns) * kSide; at += kTile) {
         _tile_loadd(4, upper + at, 64);
         _tile_loadd(6, first + at, 64);
@@ -141,10 +152,19 @@ inline void multiply(const Tiles& left, const Tiles& right, int row, int column,
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
+}
+
+inline void store_sums(float* block) {
     _tile_stored(0, block, 64);
     _tile_stored(1, block + kSums / 4, 64);
     _tile_stored(2, block + kSums / 2, 64);
     _tile_stored(3, block + kSums / 4 * 3, 64);
+}
+
+inline void multiply(const Tiles& left, const Tiles& right, int row, int column, float* block) {
+    start_sums();
+    add_product(left, right, row, column);
+    store_sums(block);
 }
 
 // Return scale * (a strip of a block of sums) + factor * (the strip of `from` at that place).
