@@ -1,0 +1,112 @@
+"""Processes of their own for what is measured, so that one that takes too long, or breaks, is only a row of the table.
+
+Each has its own memory, and so its own peak of it. They are forked from a server that has imported torch and done
+nothing else.
+"""
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from lrm_ttt.eval.speed.timing import Budget, OutOfTime
+
+# Between the end of its budget and the end of a process, which looks at the clock itself.
+GRACE_S = 5.0
+LEAVING_S = 1.0
+
+
+class Failed(Exception):
+    """What was asked for raised an exception, or the process died."""
+
+
+class Child:
+    """A process that answers requests; `serve(*arguments)` runs there and returns the function that answers.
+
+    It starts with the first request, and anew with the next one after it was too slow, or failed.
+    """
+
+    def __init__(self, serve: Callable[..., Callable[[Any], Any]], *arguments: Any) -> None:
+        self._target = (serve, arguments)
+        self._running: tuple[BaseProcess, Connection] | None = None
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def ask(self, request: Any, budget: Budget) -> Any:
+        """Return the answer; raises `OutOfTime` or `Failed`."""
+        process, connection = self._running = self._running or self._start()
+        try:
+            connection.send(request)
+            answer = connection.recv() if connection.poll(max(budget.left, 0.0)) else OutOfTime()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            process.join()
+            answer = Failed(f"failed: the process ended with status {process.exitcode}")
+        if isinstance(answer, Failed | OutOfTime):
+            self.end()
+            raise answer
+        return answer
+
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
+        if self._running is not None:
+            process, connection = self._running
+            # One that waits for a request finds that there will be none, and leaves in good order.
+            connection.close()
+            process.join(LEAVING_S)
+            process.kill()
+            process.join()
+        self._running = None
+
+    def _start(self) -> tuple[BaseProcess, Connection]:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["lrm_ttt.eval.speed.run"])
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_answer, args=(theirs, *self._target), daemon=True)
+        process.start()
+        theirs.close()
+        return process, ours
+
+
+def stream(generate: Callable[..., Iterator[Any]], *arguments: Any, budget: Budget) -> Iterator[Any]:
+    """Yield what `generate(*arguments)` yields, never None, in a process of its own; raises `OutOfTime` or `Failed`."""
+    with Child(_next_of, generate, arguments) as child:
+        while (item := child.ask(None, Budget(budget.until + GRACE_S, budget.clock))) is not None:
+            yield item
+
+
+def explain(error: Exception) -> str:
+    """Return the kind of an exception and the first line of what it says, short enough for a table."""
+    said = str(error).strip().splitlines()
+    return f"failed: {type(error).__name__}{': ' + said[0][:100].replace('|', '/') if said else ''}"
+
+
+def _next_of(generate: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]) -> Callable[[None], Any]:
+    items = generate(*arguments)
+    return lambda _: next(items, None)
+
+
+def _answer(connection: Connection, serve: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
+    """Build what answers with the first request, and answer until the parent closes the connection."""
+    # An interrupt is the parent's business, which then ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answer: Callable[[Any], Any] | None = None
+    while True:
+        try:
+            request = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = answer or serve(*arguments)
+            reply = answer(request)
+        except OutOfTime as error:
+            reply = error
+        # Whatever goes wrong in a measurement (a compiler, a kernel, memory) is a row of the table.
+        except Exception as error:  # noqa: BLE001
+            reply = Failed(explain(error))
+        connection.send(reply)

@@ -1,0 +1,78 @@
+"""What the measurements come to: ratios, linearity, utilisation, and what the tables need explained."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lrm_ttt.eval.speed.config import Stage
+from lrm_ttt.eval.speed.rows import NO_TIME, Row
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return ratios within one run by what they compare, and which rows there was no time for, or failed."""
+    views = {stage_variant: _linearity(own) for stage_variant, own in _by_variant(rows).items()}
+    return {
+        "times_as_fast": {_name(row): row.speedup for row in rows if row.speedup is not None and row.speedup != 1},
+        "utilisation": {_name(row): row.share for row in rows if row.stage == "model" and row.share is not None},
+        "linearity": {variant: value for variant, value in views.items() if value is not None},
+        "checks": {
+            "passed": sum(row.check == "pass" for row in rows),
+            "failed": [_name(row) for row in rows if row.check == "fail"],
+        },
+        "no_time": [_name(row) for row in rows if row.note == NO_TIME],
+        "failed": [f"{_name(row)}: {row.note}" for row in rows if row.note.startswith("failed")],
+    }
+
+
+def notes(stage: Stage, rows: Sequence[Row]) -> Iterator[str]:
+    """Yield what stands below the table of a stage."""
+    texts = list(_texts(stage, [row for row in rows if row.stage == stage]))
+    if texts:
+        yield ""
+    yield from texts
+
+
+def _texts(stage: Stage, rows: Sequence[Row]) -> Iterator[str]:
+    if stage == "ceilings":
+        yield "A copy counts what is read and what is written. fp32 is not TF32."
+    elif stage == "ops":
+        yield (
+            "The check is the greatest relative L2 error of outputs (and gradients, with backward) against float64; "
+            "what does not pass has no speed. On a processor the compiled reference is what blocks consist of."
+        )
+    elif stage == "model":
+        yield (
+            "Blocks alone, without tokenizer, head and optimiser; a training step is forward, backward and the "
+            "gradients of all parameters. Both sides take turns. Published: inputs and virtual copies in one sequence, "
+            "eager, with the allocator as it comes; ours: each view once, and on a processor freed memory is kept. "
+            "The rate counts the FLOP of each layout, nothing twice that checkpointing repeats. "
+            "Peak memory is that of the process with its weights (on a GPU that of its tensors), and then what of it "
+            "the run itself took."
+        )
+    elif stage == "views":
+        yield "Forward pass of the blocks. Numbers of views take turns."
+        for variant, own in _by_variant(rows).items():
+            value = _linearity(own)
+            if value is not None:
+                first, last = (row.name for row in (own[0], own[-1]))
+                yield f"{variant}: a view among {last} takes {value:.2f} times as long as a view among {first}."
+
+
+def _by_variant(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows of the stage `views` that have a time, by variant."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.stage == "views" and row.ms is not None:
+            found.setdefault(row.variant, []).append(row)
+    return found
+
+
+def _linearity(rows: Sequence[Row]) -> float | None:
+    """Return the time of a view among the most views over that among the fewest; 1 is linear."""
+    first, last = rows[0], rows[-1]
+    if first.ms is None or last.ms is None or len(rows) < 2:
+        return None
+    return (last.ms / int(last.name)) / (first.ms / int(first.name))
+
+
+def _name(row: Row) -> str:
+    return "; ".join(filter(None, [row.name, row.size, row.variant, row.dtype]))
