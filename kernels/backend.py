@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,8 +18,8 @@ _log = logging.getLogger(__name__)
 BACKENDS = ("auto", "reference", "triton", "cpu")
 VARIABLE = "LRM_TTT_KERNELS"
 
-# Tensor cores take their operands 16 at a time, and with them the kernels.
-MULTIPLE_OF = 16
+# What has native code that serves these names; the rasterizer and the plane sweep choose by themselves.
+NATIVE_OPS = ("fast_weight_gradients", "query_fast_weights", "newton_schulz")
 TRITON_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 # bfloat16 in hardware, and asynchronous copies.
 LEAST_CAPABILITY = (8, 0)
@@ -43,13 +42,14 @@ class Measurement:
 
 
 def choose(
-    op: str, device: torch.device, dtype: torch.dtype, sizes: Sequence[int] = (), backend: str | None = None
+    op: str, device: torch.device, dtype: torch.dtype, triton_lacks: str = "", backend: str | None = None
 ) -> Choice:
-    """Return what `op` takes on tensors like these; `sizes` are the widths that tensor cores must divide into 16s.
+    """Return what `op` takes on tensors like these; `triton_lacks` says what keeps its Triton kernel from them, if any.
 
-    `backend` None is what the environment variable LRM_TTT_KERNELS says, or else "auto": the reference, unless
-    `lrm-ttt benchmark speed` found the Triton kernel correct and faster on this GPU, with this torch and this Triton.
-    Raises `BackendUnavailable` if what is asked for by name cannot run. Under torch.compile it is a constant.
+    `backend` None is what the environment variable LRM_TTT_KERNELS says, or else "auto". That is native code on a CPU
+    that has the units for it. On a GPU it is the reference, unless `lrm-ttt benchmark speed` found the Triton kernel
+    correct and faster on this very model, with this torch and this Triton. Raises `BackendUnavailable` if what is asked
+    for by name cannot run. Under torch.compile it is a constant.
     """
     asked = backend if backend is not None else os.environ.get(VARIABLE) or "auto"
     whose = "was asked for" if backend is not None else f"stands in {VARIABLE}"
@@ -57,40 +57,65 @@ def choose(
         raise BackendUnavailable(f"there is no backend {asked!r}, which {whose}; choose among {', '.join(BACKENDS)}")
     if asked == "reference":
         return Choice("reference", f"it {whose}")
-    if asked == "cpu":
-        raise BackendUnavailable(
-            f"backend 'cpu' {whose}, but {op} has no native code; take 'auto', which is the reference on a CPU"
-        )
-    lacks = _why_not_triton(device, dtype, tuple(sizes))
-    if asked == "triton":
+    on_cpu = device.type == "cpu" and not _interpreting()
+    if asked == "cpu" or (asked == "auto" and on_cpu):
+        lacks = _why_not_native(op, device, dtype)
+        kind = "cpu"
+    else:
+        lacks = _why_not_triton(device, dtype) or triton_lacks
+        kind = "triton"
+    if asked == kind:
         if lacks:
-            raise BackendUnavailable(f"backend 'triton' {whose}, but {op} cannot run on it: {lacks}; take 'auto'")
-        return Choice("triton", f"it {whose}")
-    return Choice("reference", lacks) if lacks else _by_measurement(op, device)
+            raise BackendUnavailable(f"backend {kind!r} {whose}, but {op} cannot run on it: {lacks}; take 'auto'")
+        return Choice(kind, f"it {whose}")
+    if lacks:
+        return Choice("reference", lacks)
+    return Choice("cpu", "this processor has matrix units") if kind == "cpu" else _by_measurement(op, device)
 
 
 # What torch.compiler.assume_constant_result would set, which imports torch._dynamo: too slow for an import.
 choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _why_not_triton(device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...]) -> str:
-    """Return why the kernels cannot run on tensors like these; "" where they can."""
+def _interpreting() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _why_not_native(op: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Return why native code cannot serve tensors like these; "" where it can."""
+    if op not in NATIVE_OPS:
+        return "it has no native code"
+    if device.type != "cpu":
+        return f"tensors are on {device.type}"
+    if dtype != torch.bfloat16:
+        return f"tensors are {_name(dtype)}, and its native code takes bfloat16"
+    from lrm_ttt.kernels.newton_schulz.cpu import HAS_MATRIX_UNITS
+
+    return "" if HAS_MATRIX_UNITS else "this processor has no AMX, or the native library is not built"
+
+
+def _why_not_triton(device: torch.device, dtype: torch.dtype) -> str:
+    """Return why Triton cannot serve tensors like these; "" where it can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
-    if os.environ.get("TRITON_INTERPRET") != "1":
-        if device.type != "cuda":
-            return f"tensors are on {device.type}, and Triton needs a CUDA GPU"
-        if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
-            return f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0"
     if dtype not in TRITON_DTYPES:
-        return f"tensors are {str(dtype).removeprefix('torch.')}, and the kernels take bfloat16, float16 and float32"
-    odd = [size for size in sizes if size % MULTIPLE_OF]
-    return f"width {odd[0]} is no multiple of {MULTIPLE_OF}" if odd else ""
+        return f"tensors are {_name(dtype)}, and the kernels take bfloat16, float16 and float32"
+    if _interpreting():
+        return "Triton's interpreter gets bfloat16 wrong" if dtype == torch.bfloat16 else ""
+    if device.type != "cuda":
+        return f"tensors are on {device.type}, and Triton needs a CUDA GPU"
+    if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
+        return f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0"
+    return ""
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _by_measurement(op: str, device: torch.device) -> Choice:
     if device.type != "cuda":
-        return Choice("reference", "tensors are on a CPU, where Triton only interprets")
+        return Choice("reference", "Triton only interprets here")
     found = recorded(op, torch.cuda.get_device_name(device))
     if found is None:
         return Choice("reference", "not measured on this GPU; run lrm-ttt benchmark speed")

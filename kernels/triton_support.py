@@ -1,5 +1,6 @@
 """What all Triton kernels share. It imports Triton, so it is imported where a kernel is about to run."""
 
+import functools
 import inspect
 import os
 from collections.abc import Callable
@@ -10,12 +11,14 @@ import triton
 from torch import Tensor
 
 
-def jit(function: Callable) -> Any:
+def jit(function: Callable | None = None, **options: Any) -> Any:
     """Compile with Triton; under TRITON_INTERPRET=1 interpret instead, which is settled when the module is imported.
 
     The type checks of tests would hide the function's source and globals from Triton: it is taken out of them.
     """
-    return triton.jit(inspect.unwrap(function))
+    if function is None:
+        return functools.partial(jit, **options)
+    return triton.jit(inspect.unwrap(function), **options)
 
 
 def interpreting() -> bool:
@@ -26,11 +29,6 @@ def interpreting() -> bool:
 def num_processors(device: torch.device) -> int:
     """Return how many programs run side by side, one where kernels are interpreted."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-
-
-def as_matrices(*tensors: Tensor) -> list[Tensor]:
-    """Return each of the tensors `[*b rows cols]` as one batch `[b rows cols]` that lies together in memory."""
-    return [tensor.reshape(-1, *tensor.shape[-2:]).contiguous() for tensor in tensors]
 
 
 def check_same(*tensors: Tensor) -> None:

@@ -13,6 +13,7 @@ import torch
 from lrm_ttt.errors import BackendUnavailable
 from lrm_ttt.kernels import backend
 from lrm_ttt.kernels.backend import Choice, Measurement, choose, record, recorded
+from lrm_ttt.kernels.newton_schulz import cpu as newton_schulz_cpu
 from tests.helpers.shared import CHECKOUT
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -35,13 +36,21 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
 
 
-def _auto(dtype: torch.dtype = torch.bfloat16, sizes: tuple[int, ...] = (768, 3072)) -> Choice:
-    return choose("hidden_grads", GPU, dtype, sizes)
+def _auto(dtype: torch.dtype = torch.bfloat16, lacks: str = "") -> Choice:
+    return choose("hidden_grads", GPU, dtype, lacks)
 
 
-def test_a_cpu_takes_the_reference_and_says_why() -> None:
-    choice = choose("hidden_grads", CPU, torch.float32, (64,))
-    assert choice.backend == "reference" and ("on cpu" in choice.reason or "not installed" in choice.reason)
+def test_a_cpu_takes_native_code_where_it_can_and_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose("hidden_grads", CPU, torch.float32) == Choice("reference", "it has no native code")
+    reason = choose("newton_schulz", CPU, torch.float32).reason
+    assert reason == "tensors are float32, and its native code takes bfloat16"
+    monkeypatch.setattr(newton_schulz_cpu, "HAS_MATRIX_UNITS", True)
+    assert choose("newton_schulz", CPU, torch.bfloat16) == Choice("cpu", "this processor has matrix units")
+    assert choose("newton_schulz", CPU, torch.bfloat16, backend="cpu").backend == "cpu"
+    monkeypatch.setattr(newton_schulz_cpu, "HAS_MATRIX_UNITS", False)
+    assert choose("newton_schulz", CPU, torch.bfloat16).backend == "reference"
+    with pytest.raises(BackendUnavailable, match="no AMX"):
+        choose("newton_schulz", CPU, torch.bfloat16, backend="cpu")
 
 
 @pytest.mark.usefixtures("gpu")
@@ -72,40 +81,40 @@ def test_another_version_of_triton_is_measured_anew(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(
-    ("dtype", "sizes", "what"), [(torch.float64, (64,), "float64"), (torch.bfloat16, (64, 72), "width 72")]
+    ("dtype", "lacks", "what"), [(torch.float64, "", "float64"), (torch.bfloat16, "width 72", "width 72")]
 )
-def test_what_kernels_cannot_do_is_named(dtype: torch.dtype, sizes: tuple[int, ...], what: str) -> None:
+def test_what_kernels_cannot_do_is_named(dtype: torch.dtype, lacks: str, what: str) -> None:
     record("hidden_grads", NAME, True, 2.0)
-    assert _auto(dtype, sizes).backend == "reference" and what in _auto(dtype, sizes).reason
+    assert _auto(dtype, lacks).backend == "reference" and what in _auto(dtype, lacks).reason
     with pytest.raises(BackendUnavailable, match=what):
-        choose("hidden_grads", GPU, dtype, sizes, "triton")
+        choose("hidden_grads", GPU, dtype, lacks, "triton")
 
 
 @pytest.mark.usefixtures("gpu")
 def test_an_old_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     with pytest.raises(BackendUnavailable, match=r"older than compute capability 8\.0"):
-        choose("hidden_grads", GPU, torch.float16, (), "triton")
+        choose("hidden_grads", GPU, torch.float16, "", "triton")
 
 
 @pytest.mark.usefixtures("gpu")
 def test_the_argument_goes_before_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose("hidden_grads", GPU, torch.bfloat16, (), "triton") == Choice("triton", "it was asked for")
+    assert choose("hidden_grads", GPU, torch.bfloat16, "", "triton") == Choice("triton", "it was asked for")
     monkeypatch.setenv("LRM_TTT_KERNELS", "triton")
     assert _auto() == Choice("triton", "it stands in LRM_TTT_KERNELS")
-    assert choose("hidden_grads", GPU, torch.bfloat16, (), "reference").reason == "it was asked for"
+    assert choose("hidden_grads", GPU, torch.bfloat16, "", "reference").reason == "it was asked for"
     with pytest.raises(BackendUnavailable, match="stands in LRM_TTT_KERNELS"):
         choose("hidden_grads", CPU, torch.bfloat16)
 
 
 def test_what_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendUnavailable, match="no native code"):
-        choose("hidden_grads", CPU, torch.float32, (), "cpu")
+        choose("hidden_grads", CPU, torch.float32, "", "cpu")
     with pytest.raises(BackendUnavailable, match=r"'cuda'.*auto, reference, triton, cpu"):
-        choose("hidden_grads", CPU, torch.float32, (), "cuda")
+        choose("hidden_grads", CPU, torch.float32, "", "cuda")
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendUnavailable, match="triton is not installed"):
-        choose("hidden_grads", CPU, torch.float32, (), "triton")
+        choose("hidden_grads", CPU, torch.float32, "", "triton")
 
 
 @pytest.mark.usefixtures("gpu")
@@ -134,11 +143,12 @@ def test_choosing_neither_imports_triton_nor_breaks_a_compiled_graph() -> None:
     code = """
 import sys, torch
 from lrm_ttt.kernels.backend import choose
-assert choose("swiglu_up", torch.device("cpu"), torch.float32, (64,)).backend == "reference"
+assert choose("swiglu_up", torch.device("cpu"), torch.float32).backend == "reference"
 assert "triton" not in sys.modules and "torch._dynamo" not in sys.modules
 def f(x):
-    return x + 1 if choose("swiglu_up", x.device, x.dtype, (x.shape[-1],)).backend == "reference" else x
-compiled = torch.compile(f, fullgraph=True, backend="eager")
+    lacks = "its width is odd" if x.shape[-1] % 16 else ""
+    return x + 1 if choose("swiglu_up", x.device, x.dtype, lacks).backend == "reference" else x
+compiled = torch.compile(f, fullgraph=True, backend="eager", dynamic=True)
 assert compiled(torch.zeros(64)).sum() == 64
 """
     environment = {**os.environ, "LRM_TTT_SHAPE_CHECKS": "0"}
