@@ -120,9 +120,9 @@ def _candidate(
     """Return what runs one kernel, and answers with what `_exact` computes."""
 
     def run() -> list[Tensor]:
-        leaves = [tensor.detach().requires_grad_(case.training) for tensor in inputs]
+        q, k, v = leaves = [tensor.detach().requires_grad_(case.training) for tensor in inputs]
         with sdpa_kernel(backend):
-            out = scaled_dot_product_attention(*leaves)
+            out = scaled_dot_product_attention(q, k, v)
         if not case.training:
             return [out[0, 0, compared]]
         of_q, of_k, of_v = torch.autograd.grad(out, leaves, slope)

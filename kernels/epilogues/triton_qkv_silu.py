@@ -3,6 +3,9 @@
 Nothing but the projection is kept for the backward pass, which computes the rest again.
 """
 
+# The parameters of kernels have types of Triton's.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from typing import Any
 
 import torch

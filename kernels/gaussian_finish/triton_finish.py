@@ -1,5 +1,8 @@
 """Raw channels to Gaussians in one pass over memory each way: every kept row is read once, and written once."""
 
+# The parameters of kernels have types of Triton's.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from typing import Any
 
 import torch

@@ -3,6 +3,9 @@
 Half the arithmetic of a product that does not know that its result is symmetric.
 """
 
+# The parameters of kernels have types of Triton's.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 import torch
 import triton
 import triton.language as tl
