@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import math
 import warnings
@@ -31,8 +30,13 @@ NUM_COMPARED = 256
 TOLERANCES = {torch.bfloat16: 2e-2, torch.float16: 4e-3, torch.float32: 2e-3}
 # Plain attention writes all the scores to memory; where these are larger it is not even tried.
 MOST_SCORE_BYTES = 1 << 30
+# More than this is not measured: attention to all tokens of 64 views of 536x960 would take minutes.
+MOST_FLOP = 2e13
 
 _log = logging.getLogger(__name__)
+
+# What was found so far, for each CUDA device by its index.
+_orders: dict[tuple["AttentionCase", int], list[SDPBackend]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +50,14 @@ class AttentionCase:
     num_keys: int
     dtype: torch.dtype
     training: bool
+
+    def cut(self) -> "AttentionCase":
+        """Return a part of it, fewer windows and then fewer queries, that takes a few hundredths of a second."""
+        windows, heads, num_queries, channels = self.shape
+        most = MOST_FLOP / (4 * heads * channels * self.num_keys)
+        windows = min(windows, max(1, int(most / num_queries)))
+        num_queries = min(num_queries, max(NUM_COMPARED, int(most)))
+        return dataclasses.replace(self, shape=(windows, heads, num_queries, channels))
 
     def __str__(self) -> str:
         keys = "" if self.num_keys == self.shape[2] else f" to {self.num_keys} keys"
@@ -65,23 +77,25 @@ def prefer_attention(
     recomputation too, `checkpoint(..., context_fn=lambda: (prefer_attention(...), prefer_attention(...)))`, because
     kernels differ in what they save for the backward pass.
     """
-    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+    if device.type != "cuda":
         return contextlib.nullcontext()
     windows, heads, num_queries, channels = shape
     case = AttentionCase((windows, heads, num_queries, channels), num_keys or num_queries, dtype, training)
-    return sdpa_kernel(_order(case, _index(device)), set_priority=True)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if (case, index) not in _orders:
+        # Nothing can be measured while a CUDA graph is recorded.
+        if torch.cuda.is_current_stream_capturing():
+            return contextlib.nullcontext()
+        _orders[case, index] = _order(case, index)
+    return sdpa_kernel(_orders[case, index], set_priority=True)
 
 
-def _index(device: torch.device) -> int:
-    return torch.cuda.current_device() if device.index is None else device.index
-
-
-@functools.cache
 def _order(case: AttentionCase, index: int) -> list[SDPBackend]:
     """Return the kernels that may run, the fastest first; those that were not measured come last."""
+    part = case.cut()
     with torch.cuda.device(index):
-        verdict = try_attention(case, torch.device("cuda", index), cuda_clock)
-    _log.info("%s: %s", case, verdict)
+        verdict = try_attention(part, torch.device("cuda", index), cuda_clock)
+    _log.info("%s: %s", case if part == case else f"{case}, of which {part}", verdict)
     wrong = {name for name, why in verdict.refused.items() if why.startswith("is wrong")}
     rest = [name for name in BACKENDS if name not in verdict.seconds and name not in wrong]
     return [BACKENDS[name] for name in (*verdict.seconds, *rest)]

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def test_a_trial_in_inference_mode_can_take_gradients() -> None:
 
 
 @pytest.fixture
-def as_if_on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Verdict], list[AttentionCase]]]:
+def as_if_on_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[[Verdict], list[AttentionCase]]:
     """Let `prefer_attention` believe in a CUDA device on which trials end with a given verdict."""
 
     def pretend(verdict: Verdict) -> list[AttentionCase]:
@@ -72,9 +72,8 @@ def as_if_on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Verdict
         monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
         return held
 
-    choice._order.cache_clear()
-    yield pretend
-    choice._order.cache_clear()
+    monkeypatch.setattr(choice, "_orders", {})
+    return pretend
 
 
 def test_each_shape_is_tried_once_and_said_once(
@@ -102,3 +101,26 @@ def test_the_fastest_is_preferred_and_the_wrong_are_forbidden(
         ]
         assert not torch.backends.cuda.mem_efficient_sdp_enabled()
     assert torch.backends.cuda.mem_efficient_sdp_enabled()
+
+
+def test_while_a_graph_is_recorded_only_what_is_known_is_preferred(
+    as_if_on_cuda: Callable[[Verdict], list[AttentionCase]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, cuda = as_if_on_cuda(Verdict({"flash": 1e-3}, {})), torch.device("cuda", 0)
+    prefer_attention((1, 2, 3, 4), torch.bfloat16, cuda)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert isinstance(prefer_attention((1, 2, 9, 4), torch.bfloat16, cuda), contextlib.nullcontext)
+    with prefer_attention((1, 2, 3, 4), torch.bfloat16, cuda):
+        assert torch._C._get_sdp_priority_order()[0] == int(SDPBackend.FLASH_ATTENTION)
+    assert len(held) == 1
+
+
+def test_large_cases_are_tried_in_part() -> None:
+    views = AttentionCase((16, 12, 8040, 64), 8040, torch.bfloat16, False)
+    assert views.cut() == views
+    more = AttentionCase((200, 12, 8040, 64), 8040, torch.bfloat16, False)
+    assert more.cut().shape == (100, 12, 8040, 64)
+    softmax_mixer = AttentionCase((1, 12, 514560, 64), 514560, torch.bfloat16, False)
+    windows, heads, num_queries, channels = softmax_mixer.cut().shape
+    assert (windows, heads, channels) == (1, 12, 64) and softmax_mixer.cut().num_keys == 514560
+    assert 0.9 * choice.MOST_FLOP < 4 * heads * channels * num_queries * 514560 <= choice.MOST_FLOP
