@@ -203,11 +203,21 @@ def _convolved(layer: nn.Conv2d, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "
     return conv2d(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype), padding=layer.padding)
 
 
+@torch.no_grad()
 def _smoothed(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """Return means over 3 x 3 pixels, the border repeated; by shifted sums, ten times faster than pooling on a CPU."""
-    padded = pad(x, (1, 1, 1, 1), mode="replicate")
-    rows = padded[..., :-2, :] + padded[..., 1:-1, :] + padded[..., 2:, :]
-    return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
+    """Return means over 3 x 3 pixels, the border repeated; not differentiable.
+
+    By shifted sums, ten times faster than pooling on a CPU, and one image at a time, which stays in its cache.
+    """
+    means = torch.empty_like(x)
+    for image, mean in zip(x, means, strict=True):
+        padded = pad(image[None], (1, 1, 1, 1), mode="replicate")[0]
+        rows = padded[..., :-2, :] + padded[..., 1:-1, :]
+        rows += padded[..., 2:, :]
+        torch.add(rows[..., :-2], rows[..., 1:-1], out=mean)
+        mean += rows[..., 2:]
+        mean /= 9
+    return means
 
 
 @torch.no_grad()
