@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrm_ttt.kernels.fast_weight import cpu
+from lrm_ttt.kernels.backend import choose
+from lrm_ttt.kernels.fast_weight import autograd, cpu
 from lrm_ttt.kernels.fast_weight.elastic import ElasticRates, commit_elastic
 from lrm_ttt.kernels.fast_weight.reference import (
     Gradients,
@@ -26,23 +27,35 @@ def update_fast_weights(
     num_steps: int = NUM_STEPS,
     newton_schulz_dtype: torch.dtype | None = None,
     elastic: ElasticRates | None = None,
+    backend: str | None = None,
 ) -> FastWeights:
     """Write a chunk of `n` tokens: one Muon-orthogonalised step from all of them at once.
 
     `k` has unit rows. `newton_schulz_dtype` None means the dtype of `k`; fast weights stay in their own dtype.
     Differentiable in everything but the stored norms. Costs 12 n d f + the Newton-Schulz steps per memory. `elastic`
     pulls parameters that few chunks use back to where they were, and then the weights carry what that needs.
+    `backend` is that of the gradients.
     """
-    return commit_fast_weights(
-        weights, fast_weight_gradients(weights, k, v, rates), num_steps, newton_schulz_dtype, elastic
-    )
+    gradients = fast_weight_gradients(weights, k, v, rates, backend)
+    return commit_fast_weights(weights, gradients, num_steps, newton_schulz_dtype, elastic)
 
 
 def fast_weight_gradients(
-    weights: FastWeights, k: Float[Tensor, "*b n d"], v: Float[Tensor, "*b n d"], rates: InnerRates
+    weights: FastWeights,
+    k: Float[Tensor, "*b n d"],
+    v: Float[Tensor, "*b n d"],
+    rates: InnerRates,
+    backend: str | None = None,
 ) -> Gradients:
-    """Return what `n` tokens add to the step of their chunk: sums over tokens, so slices may be added up."""
-    if cpu.fits(k):
+    """Return what `n` tokens add to the step of their chunk: sums over tokens, so slices may be added up.
+
+    `backend` is one of kernels/backend.py, which says what None takes, and when `BackendUnavailable` is raised. The
+    native code of "cpu" has no gradients: where they are recorded, the reference serves.
+    """
+    chosen = _choose("fast_weight_gradients", weights, k, backend)
+    if chosen == "triton":
+        return autograd.gradients(weights, k, v, rates, chosen)
+    if chosen == "cpu" and cpu.fits(k):
         gate, up, down = cpu.gradients_cpu(*weights[:3], k, v, *rates)
         return Gradients(gate, up, down.mT)
     return gradients_reference(weights, k, v, rates)
@@ -60,9 +73,20 @@ def commit_fast_weights(
     return commit_reference(weights, steps) if elastic is None else commit_elastic(weights, steps, elastic)
 
 
-def query_fast_weights(weights: FastWeights, q: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b n d"]:
-    """Read the memory with `n` queries; 6 n d f FLOP per memory."""
-    return cpu.feed_cpu(*weights[:3], q) if cpu.fits(q) else query_reference(weights, q)
+def query_fast_weights(
+    weights: FastWeights, q: Float[Tensor, "*b n d"], backend: str | None = None
+) -> Float[Tensor, "*b n d"]:
+    """Read the memory with `n` queries; 6 n d f FLOP per memory. `backend` is that of `fast_weight_gradients`."""
+    chosen = _choose("query_fast_weights", weights, q, backend)
+    if chosen == "triton":
+        return autograd.query(weights, q, chosen)
+    return cpu.feed_cpu(*weights[:3], q) if chosen == "cpu" and cpu.fits(q) else query_reference(weights, q)
+
+
+def _choose(op: str, weights: FastWeights, tokens: Float[Tensor, "*b n d"], backend: str | None) -> str:
+    width, hidden = weights.gate.shape[-2:]
+    lacks = "widths are no multiples of 16, which tensor cores take" if width % 16 or hidden % 16 else ""
+    return choose(op, tokens.device, tokens.dtype, lacks, backend).backend
 
 
 def orthogonalise(gradients: Gradients, num_steps: int = NUM_STEPS, dtype: torch.dtype | None = None) -> Gradients:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrm_ttt.kernels.fast_weight import autograd
+from lrm_ttt.errors import BackendUnavailable
 from lrm_ttt.kernels.fast_weight import pieces_reference as reference
+from lrm_ttt.kernels.fast_weight.op import fast_weight_gradients, query_fast_weights
 from lrm_ttt.kernels.fast_weight.pieces import hidden_grads, hidden_grads_backward, swiglu_up, weight_grads
 from lrm_ttt.kernels.fast_weight.reference import InnerRates, gradients_reference, query_reference
 from lrm_ttt.kernels.fast_weight.weights import FastWeights
@@ -139,7 +140,7 @@ def test_gradients_and_all_their_gradients(n: int) -> None:
             FastWeights(*oracles[:3], weights.norms), *oracles[3:5], InnerRates(*oracles[5:])
         )
         memory = FastWeights(*inputs[:3], weights.norms)
-        actual = autograd.gradients(memory, *inputs[3:5], InnerRates(*inputs[5:]), "triton")
+        actual = fast_weight_gradients(memory, *inputs[3:5], InnerRates(*inputs[5:]), "triton")
         _check_backward(list(actual), list(expected), inputs, oracles)
 
 
@@ -149,25 +150,32 @@ def test_query_and_all_its_gradients(n: int) -> None:
     oracles, inputs = _leaves([*weights[:3], q], None), _leaves([*weights[:3], q], torch.float32)
     with poisoned():
         expected = query_reference(FastWeights(*oracles[:3], weights.norms), oracles[3])
-        actual = autograd.query(FastWeights(*inputs[:3], weights.norms), inputs[3], "triton")
+        actual = query_fast_weights(FastWeights(*inputs[:3], weights.norms), inputs[3], "triton")
         _check_backward([actual], [expected], inputs, oracles)
 
 
-def test_compiled_without_a_break() -> None:
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiled_without_a_break(dynamic: bool) -> None:
     """The kernels are opaque to torch.compile, forward and backward, and what is around them is traced."""
     weights, tokens, rates = _memory(5, torch.float32)
 
     def both(gate: Tensor, up: Tensor, down: Tensor, k: Tensor, v: Tensor, *rates: Tensor) -> Tensor:
         memory = FastWeights(gate, up, down, weights.norms)
-        steps = autograd.gradients(memory, k, v, InnerRates(*rates), "triton")
+        steps = fast_weight_gradients(memory, k, v, InnerRates(*rates), "triton")
         moved = FastWeights(gate + steps.gate, up + steps.up, down + steps.down, weights.norms)
-        return autograd.query(moved, k, "triton")
+        return query_fast_weights(moved, k, "triton")
 
     every = [*weights[:3], *tokens, *rates]
     plain, compiled = _leaves(every, torch.float32), _leaves(every, torch.float32)
     expected = both(*plain)
-    actual = torch.compile(both, fullgraph=True, backend="aot_eager")(*compiled)
+    actual = torch.compile(both, fullgraph=True, backend="aot_eager", dynamic=dynamic)(*compiled)
     _assert_close(actual, expected.double(), torch.float32)
     gradients = torch.autograd.grad(actual.square().sum(), compiled)
     for gradient, wanted in zip(gradients, torch.autograd.grad(expected.square().sum(), plain), strict=True):
         _assert_close(gradient, wanted.double(), torch.float32)
+
+
+def test_widths_that_tensor_cores_do_not_take_are_refused() -> None:
+    weights = FastWeights.start(*_draw((24, 40), (24, 40), (40, 24), dtype=torch.float32))
+    with pytest.raises(BackendUnavailable, match="no multiples of 16"):
+        query_fast_weights(weights, torch.zeros(3, 24, device=device()), "triton")
