@@ -67,6 +67,18 @@ class Reporter:
         self.console.print(text, markup=False)
 
 
+def say_peak_memory() -> None:
+    """Write to standard error what this process has held at most, and on a GPU where it used one."""
+    import torch
+
+    from lrm_ttt.pipeline.memory import peak_memory_mb
+
+    said = f"peak memory {peak_memory_mb(torch.device('cpu')) / 1000:.2f} GB"
+    if torch.cuda.is_initialized():
+        said += f", {peak_memory_mb(torch.device('cuda')) / 1000:.2f} GB on the GPU"
+    print(said, file=sys.stderr)
+
+
 class _Notices(logging.Handler):
     def __init__(self, reporter: Reporter) -> None:
         super().__init__(logging.WARNING)

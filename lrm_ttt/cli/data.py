@@ -134,6 +134,8 @@ class Arguments:
 
 def run(arguments: Arguments) -> None:
     """Do the part of the work that was asked for, and print what came out."""
+    from lrm_ttt.cli.console import say_peak_memory
+
     command = arguments.command
     if isinstance(command, Shard):
         shard(command)
@@ -141,6 +143,7 @@ def run(arguments: Arguments) -> None:
         check(command)
     else:
         verify(command)
+    say_peak_memory()
 
 
 def shard(arguments: Shard) -> None:

@@ -28,6 +28,7 @@ class Arguments:
 
 def run(arguments: Arguments) -> None:
     """Import, and print what was recognised."""
+    from lrm_ttt.cli.console import say_peak_memory
     from lrm_ttt.pipeline.import_weights import import_weights
 
     done = import_weights(
@@ -53,3 +54,4 @@ def run(arguments: Arguments) -> None:
     }
     for name, value in rows.items():
         print(f"{name:10}  {value}")
+    say_peak_memory()

@@ -30,7 +30,7 @@ def run(arguments: Arguments) -> None:
     """Render, and print what was written."""
     import time
 
-    from lrm_ttt.cli.console import Reporter
+    from lrm_ttt.cli.console import Reporter, say_peak_memory
     from lrm_ttt.pipeline.memory import keep_freed_memory
     from lrm_ttt.pipeline.render_path import render_path
 
@@ -41,3 +41,4 @@ def run(arguments: Arguments) -> None:
         written = render_path(arguments, reporter.advanced)
         reporter.finished("render", time.perf_counter() - start, "")
     print(written[0] if len(written) == 1 else f"{written[0].parent}: {len(written)} images")
+    say_peak_memory()

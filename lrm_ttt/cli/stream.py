@@ -35,7 +35,7 @@ class Arguments(StreamConfig):
 
 def run(arguments: Arguments) -> None:
     """Stream, and print where the result is and how good."""
-    from lrm_ttt.cli.console import Reporter, command_line
+    from lrm_ttt.cli.console import Reporter, command_line, say_peak_memory
     from lrm_ttt.eval import metrics
     from lrm_ttt.pipeline.memory import keep_freed_memory
     from lrm_ttt.pipeline.stream_run import run as stream
@@ -44,6 +44,7 @@ def run(arguments: Arguments) -> None:
     with Reporter() as reporter:
         numbers = stream(arguments, metrics, reporter, command_line("stream"))
     print(outcome(arguments.out, numbers))
+    say_peak_memory()
 
 
 def outcome(out: Path, numbers: dict[str, Any]) -> str:

@@ -47,6 +47,7 @@ def run(arguments: Arguments) -> None:
 
     from accelerate import PartialState
 
+    from lrm_ttt.cli.console import say_peak_memory
     from lrm_ttt.train.chain import train_in_turn
     from lrm_ttt.train.loop import RunOptions
 
@@ -62,6 +63,8 @@ def run(arguments: Arguments) -> None:
             state = "finished" if finished else "stopped (go on with --resume)"
             print(f"{state} after {progress.step} steps, {progress.scenes} scenes, {progress.seconds / 3600:.2f} hours")
             print(f"model: {planned.model}  validation: {progress.validation}")
-    if finished and len(runs) > 1 and PartialState().is_main_process:
-        print(f"the chain is finished; its model: {runs[-1].model}")
+    if PartialState().is_main_process:
+        if finished and len(runs) > 1:
+            print(f"the chain is finished; its model: {runs[-1].model}")
+        say_peak_memory()
     PartialState().destroy_process_group()
