@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from lrm_ttt.eval.speed.rows import Row
-from lrm_ttt.eval.speed.variants import OPS, OURS
+from lrm_ttt.eval.speed.variants import TRITON, named_ops
 from lrm_ttt.kernels.backend import record
 
 
@@ -17,9 +17,9 @@ def record_kernels(rows: Sequence[Row], device: torch.device) -> dict[str, float
     if device.type != "cuda":
         return {}
     found = {}
-    for name, named in OPS.items():
+    for name, named in named_ops(1).items():
         own = [row for row in rows if row.stage == "ops" and row.name in (name, f"{name} + backward")]
-        ours = [row for row in own if row.variant == f"{OURS}, triton" and row.check]
+        ours = [row for row in own if row.variant == TRITON and row.check]
         if not ours:
             continue
         passed = all(row.check == "pass" for row in ours)
@@ -34,5 +34,5 @@ def record_kernels(rows: Sequence[Row], device: torch.device) -> dict[str, float
 def _ratio(rows: Sequence[Row]) -> float | None:
     """Return the time of the fastest other variant over ours; None where one of them has none."""
     times = {row.variant: row.ms for row in rows if row.ms is not None}
-    ours = times.pop(f"{OURS}, triton", None)
+    ours = times.pop(TRITON, None)
     return min(times.values()) / ours if times and ours else None

@@ -23,11 +23,12 @@ class Variant:
     name: str
     function: Function | None
     lacks: str = ""
+    differentiable: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-    """An operation on `inputs`, of which the floating ones are differentiated where `backward` is measured too.
+    """An operation on `inputs`, of which the first `num_leaves` (None: all) are differentiated where `backward` is.
 
     `work` is in FLOP, or bytes if the `unit` is GB/s; `dtype` says which ceiling it is held to. The first variant is
     the reference, which is computed in float64 too. `checked` is the same operation at a size for that.
@@ -42,7 +43,19 @@ class Op:
     unit: str = "TFLOP/s"
     tolerance: float = 0.0
     backward: bool = False
+    backward_work: float = 0.0
+    num_leaves: int | None = None
     checked: "Op | None" = None
+
+    def with_backward(self) -> "Op":
+        """Return the forward and the backward pass together."""
+        return dataclasses.replace(
+            self,
+            name=f"{self.name} + backward",
+            work=self.work + self.backward_work,
+            backward=True,
+            variants=tuple(variant for variant in self.variants if variant.differentiable),
+        )
 
     @property
     def row(self) -> Row:
@@ -90,7 +103,7 @@ def _time(op: Op, variants: Sequence[Variant], device: torch.device, seconds: fl
     functions = [variant.function for variant in variants if variant.function is not None]
     if not functions:
         return []
-    inputs, slopes = _leaves(op.inputs(), op.backward), ()
+    inputs, slopes = _leaves(op), ()
     if op.backward:
         # The last one is the fastest, and all have outputs of one shape.
         with torch.no_grad():
@@ -111,7 +124,7 @@ def _once(function: Function, inputs: Tensors, slopes: Tensors) -> Tensors:
 
 def _results(function: Function, op: Op) -> Tensors:
     """Return the outputs, and where `backward` is measured the gradients."""
-    inputs = _leaves(op.inputs(), op.backward)
+    inputs = _leaves(op)
     with torch.set_grad_enabled(op.backward):
         outputs = function(*inputs)
     if not op.backward:
@@ -131,10 +144,10 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
-def _leaves(inputs: Tensors, differentiable: bool) -> Tensors:
-    return tuple(
-        tensor.detach().requires_grad_(differentiable) if tensor.is_floating_point() else tensor for tensor in inputs
-    )
+def _leaves(op: Op) -> Tensors:
+    inputs = op.inputs()
+    count = 0 if not op.backward else len(inputs) if op.num_leaves is None else op.num_leaves
+    return tuple(tensor.detach().requires_grad_(index < count) for index, tensor in enumerate(inputs))
 
 
 def _differentiable(inputs: Tensors) -> Tensors:
