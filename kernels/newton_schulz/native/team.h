@@ -52,15 +52,15 @@ struct Team {
                 if (job++ % threads == thread) body(i, part);
     }
 
-    // The blocks of upper triangles.
+    // The blocks of upper triangles: neighbours, as what another thread has written comes from afar.
     template <class Body>
     void own_blocks(Body body) const {
-        int job = 0;
-        const int blocks = division.rows / kBlock;
+        int64_t job = 0;
+        const int blocks = division.rows / kBlock, jobs = count * division.triangle();
         for (int i = 0; i < count; ++i)
             for (int row = 0; row < blocks; ++row)
                 for (int column = row; column < blocks; ++column)
-                    if (job++ % threads == thread) body(i, row, column);
+                    if (job++ * threads / jobs == thread) body(i, row, column);
     }
 };
 

@@ -138,17 +138,18 @@ inline void start_sums() {
     _tile_zero(3);
 }
 
-// Add a block of a product to the sums: rows 32 row.. of `left` by columns 32 column.. of `right`.
+// Add a block of a product to the sums: rows 32 row.. of `left` by columns 32 column.. of `right`. The left factor is
+// read past the nearest cache, which the right one fills: callers do well to go through all rows before other columns.
 inline void add_product(const Tiles& left, const Tiles& right, int row, int column) {
     const uint16_t *upper = left.left(2 * row, 0), *lower = left.left(2 * row + 1, 0);
     const uint16_t *first = right.right(0, 2 * column), *second = right.right(0, 2 * column + 1);
     for (int64_t at = 0; at < static_cast<int64_t>(left.columns) * kSide; at += kTile) {
-        _tile_loadd(4, upper + at, 64);
+        _tile_stream_loadd(4, upper + at, 64);
         _tile_loadd(6, first + at, 64);
         _tile_dpbf16ps(0, 4, 6);
         _tile_loadd(7, second + at, 64);
         _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, lower + at, 64);
+        _tile_stream_loadd(5, lower + at, 64);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
@@ -161,6 +162,7 @@ inline void store_sums(float* block) {
     _tile_stored(3, block + kSums / 4 * 3, 64);
 }
 
+// Multiply a block.
 inline void multiply(const Tiles& left, const Tiles& right, int row, int column, float* block) {
     start_sums();
     add_product(left, right, row, column);
