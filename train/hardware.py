@@ -1,8 +1,6 @@
-"""What the machine can do: which dtype to multiply in, whether there is a compiler, and how to name it in a report."""
+"""What the machine can do: which dtype to multiply in, and how to name it in a report."""
 
-import os
 import platform
-import shutil
 from pathlib import Path
 
 import torch
@@ -17,11 +15,6 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
         return Precision(torch.float64, torch.float64)
     bf16 = name_precision(wanted, device) == "bf16"
     return Precision(torch.bfloat16, torch.bfloat16) if bf16 else Precision()
-
-
-def has_compiler() -> bool:
-    """Return whether torch.compile finds a C++ compiler."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
 
 
 def describe(device: torch.device) -> str:

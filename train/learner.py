@@ -12,14 +12,14 @@ from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.losses.objective import LossTerms, build_objectives
 from lrm_ttt.model.build import build
 from lrm_ttt.model.checkpoint import load_matching
-from lrm_ttt.model.scene_model import compile_blocks
+from lrm_ttt.model.compilation import compile_blocks, has_compiler
 from lrm_ttt.parallel.sharing import share_views
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.manipulable import cat
 from lrm_ttt.scene.views import Renderings, SceneBatch, Views
 from lrm_ttt.train.checkpointing import random_state, restore_random_state
 from lrm_ttt.train.config import TrainConfig
-from lrm_ttt.train.hardware import choose_precision, has_compiler
+from lrm_ttt.train.hardware import choose_precision
 from lrm_ttt.train.logging import Stopwatch, measure_module
 from lrm_ttt.train.optimiser import Optimiser, WeightAverage
 from lrm_ttt.train.ranks import Ranks
@@ -27,8 +27,6 @@ from lrm_ttt.train.run_folder import Checkpoint
 from lrm_ttt.train.sharded import forget_gathered, whole
 from lrm_ttt.train.tasks import render_targets
 
-# Every number of input views is another shape to the compiler.
-MAX_RECOMPILATIONS = 64
 Parts = dict[str, dict[str, Tensor]]
 
 
@@ -142,7 +140,6 @@ class Learner:
         if self.ranks.device.type == "cpu" and not has_compiler():
             self.notes.append("no C++ compiler was found, so the blocks run uncompiled, and slower")
             return
-        torch._dynamo.config.recompile_limit = MAX_RECOMPILATIONS
         compile_blocks(self.model)
 
 

@@ -18,7 +18,7 @@ from lrm_ttt.model.config import BackboneConfig, ModelConfig
 from lrm_ttt.model.cuda_graphs import GraphedPass
 from lrm_ttt.model.flops import Flops, count_flops
 from lrm_ttt.model.reconstructor import Reconstructor
-from lrm_ttt.model.scene_model import compile_blocks
+from lrm_ttt.model.compilation import compile_blocks
 from lrm_ttt.pipeline.memory import keep_freed_memory, peak_memory_mb, release_freed_memory
 
 Kind = Literal["published", "ours", "softmax"]
@@ -74,6 +74,8 @@ def serve(sides: tuple[Side, ...], backbone: BackboneConfig, device: torch.devic
     assert len(mixers) == 1, "one model"
     with device:
         model = Reconstructor(ModelConfig(backbone=dataclasses.replace(backbone, mixer=mixers.pop())))
+    if any(side.compiled for side in sides):
+        compile_blocks(model)
     functions = [_features(side, model) for side in sides]
     asked: collections.Counter[Request] = collections.Counter()
 
@@ -96,9 +98,8 @@ def _features(side: Side, model: Reconstructor) -> _Features:
     """Return what a side makes of the tokens of input views."""
     backbone, dtype = model.backbone, DTYPES[side.dtype]
     if side.kind == "published":
+        # It takes the weights alone, whatever blocks are compiled to.
         return lambda tokens: published_features(backbone, tokens, dtype)
-    if side.compiled:
-        compile_blocks(model)
     precision = Precision(dtype, dtype)
 
     def features(tokens: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from lrm_ttt.model.hub import HubModel
 from lrm_ttt.model.slices import WHOLE, Slices
 from lrm_ttt.model.state import SceneState
 from lrm_ttt.model.tokenizer import Tokenizer, ViewTokens
-from lrm_ttt.parallel.collectives import keep_out_of_graphs
 from lrm_ttt.parallel.sharing import Sharing, share_views
 from lrm_ttt.parallel.view_group import ALONE, ViewGroup
 from lrm_ttt.scene.cameras import Cameras
@@ -93,18 +92,3 @@ class SceneModel(nn.Module, HubModel):
     def num_parameters(self) -> int:
         """Trained parameters, the initial fast weights among them."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-
-def compile_blocks(model: SceneModel) -> None:
-    """Compile the pieces of which the passes of all blocks are made, in place (regional compilation).
-
-    Blocks are alike and share what is compiled, and the number of tokens is left open: another number of views, chunks
-    or slices compiles nothing anew. The first call takes a while.
-    """
-    keep_out_of_graphs()
-    for module in model.backbone.blocks:
-        block = cast(Block, module)
-        for owner, names in ((block, ("enter", "say", "leave")), (block.memory, ("gradients", "commit"))):
-            for name in names:
-                if hasattr(owner, name):
-                    setattr(owner, name, torch.compile(getattr(owner, name), dynamic=True))

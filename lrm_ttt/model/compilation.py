@@ -1,0 +1,41 @@
+"""Compile what all blocks of a model have in common, once, and keep it for later processes."""
+
+import os
+import shutil
+from typing import cast
+
+import torch
+
+from lrm_ttt.kernels.backend import cache_folder
+from lrm_ttt.layers.block import Block
+from lrm_ttt.model.scene_model import SceneModel
+from lrm_ttt.parallel.collectives import keep_out_of_graphs
+
+# Inference and training, one scene and several, and other dtypes are other graphs.
+MAX_RECOMPILATIONS = 64
+BLOCK_PIECES = ("enter", "say", "leave")
+MEMORY_PIECES = ("start", "gradients", "commit")
+
+
+def has_compiler() -> bool:
+    """Return whether torch.compile finds a C++ compiler, which it needs on a CPU."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+
+
+def compile_blocks(model: SceneModel) -> None:
+    """Compile the pieces of which the passes of all blocks are made, in place (regional compilation).
+
+    Blocks are alike and share what is compiled, and the number of tokens is left open: another number of views, chunks
+    or slices compiles nothing anew. The first pass of a process takes seconds, and the first of all half a minute: what
+    it compiles is kept in the user's cache (kernels/backend.py), or where TORCHINDUCTOR_CACHE_DIR says.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    torch._dynamo.config.recompile_limit = MAX_RECOMPILATIONS
+    keep_out_of_graphs()
+    for module in model.backbone.blocks:
+        block = cast(Block, module)
+        for owner, names in ((block, BLOCK_PIECES), (block.memory, MEMORY_PIECES)):
+            for name in names:
+                # A softmax memory has no gradients.
+                if hasattr(owner, name):
+                    setattr(owner, name, torch.compile(getattr(owner, name), dynamic=True))
