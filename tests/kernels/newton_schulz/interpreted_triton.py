@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from lrm_ttt.kernels.newton_schulz import triton_product
+from lrm_ttt.kernels.newton_schulz.op import newton_schulz
 from lrm_ttt.kernels.newton_schulz.recomputed import symmetric_product_reference
 from lrm_ttt.kernels.newton_schulz.reference import newton_schulz_reference
 from lrm_ttt.kernels.newton_schulz.triton_product import newton_schulz_triton, symmetric_product_triton
@@ -56,3 +57,9 @@ def test_newton_schulz_and_its_gradient(shape: tuple[int, ...], dtype: torch.dty
         (gradient,) = torch.autograd.grad(result, rough, slope.float())
     assert relative_error(result, expected) < most
     assert relative_error(gradient, torch.autograd.grad(expected, exact, slope)[0]) < most
+
+
+def test_it_is_taken_where_it_is_asked_for() -> None:
+    matrix = _random(2, 20, 30).float()
+    asked = newton_schulz(matrix, dtype=torch.float16, backend="triton")
+    assert torch.equal(asked, newton_schulz_triton(matrix)) and asked.dtype == torch.float32

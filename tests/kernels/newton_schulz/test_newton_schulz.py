@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lrm_ttt.errors import BackendUnavailable
 from lrm_ttt.kernels.newton_schulz.coefficients import COEFFICIENTS
 from lrm_ttt.kernels.newton_schulz.op import newton_schulz
 
@@ -49,3 +50,23 @@ def test_bfloat16_is_close_to_exact() -> None:
     exact, rough = newton_schulz(matrix), newton_schulz(matrix, dtype=torch.bfloat16).double()
     # Measured 1e-2 to 3e-2 on well-conditioned matrices.
     assert (rough - exact).norm() / exact.norm() < 5e-2
+
+
+def test_float16_is_closer_and_bears_large_matrices_and_small_gradients() -> None:
+    """Squares of the one would overflow, and the other would be rounded to nothing."""
+    matrix, slope = 1e4 * _random(64, 128), 1e-9 * _random(64, 128).flip(0)
+    exact, rough = matrix.clone().requires_grad_(), matrix.float().requires_grad_()
+    expected, result = newton_schulz(exact), newton_schulz(rough, dtype=torch.float16)
+    assert result.dtype == torch.float32
+    # Measured 1.9e-3, and 1e-2 for the gradient; in bfloat16 1.4e-2 and 5e-2.
+    assert (result - expected).norm() / expected.norm() < 5e-3
+    (by_exact,), (by_rough,) = (
+        torch.autograd.grad(values, leaf, slope.to(values.dtype))
+        for values, leaf in ((expected, exact), (result, rough))
+    )
+    assert (by_rough - by_exact).norm() / by_exact.norm() < 2e-2
+
+
+def test_a_backend_that_cannot_run_is_refused() -> None:
+    with pytest.raises(BackendUnavailable, match="newton_schulz cannot run on it"):
+        newton_schulz(_random(3, 5).float(), backend="triton")
