@@ -18,8 +18,8 @@ from lrm_ttt.layers.feed_forward import FeedForward
 
 # Checks in float64 take no more tokens than this.
 MOST_CHECKED = 16_384
-# Relative L2 against float64, of products and of Newton-Schulz, which amplifies what is rounded (the matrices are noise,
-# hence well-conditioned). Measured in bf16, with the backward pass: 6e-3 and 2e-2.
+# Relative L2 against float64, of products and of Newton-Schulz, which amplifies what is rounded. Measured in bf16, with
+# the backward pass: 6e-3 and 2e-2.
 TOLERANCES = {"bf16": (1e-2, 5e-2), "fp16": (2e-3, 5e-3), "fp32": (1e-5, 1e-4)}
 # The backward pass of a product is two of its size, that of attention five where the forward pass is two.
 WITH_BACKWARD, ATTENTION_WITH_BACKWARD = 3.0, 3.5

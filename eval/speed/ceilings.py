@@ -1,14 +1,18 @@
 """What the machine reaches at most: copying memory, and the products and attention of which the model consists."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
+from torch.nn.attention import sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from lrm_ttt.eval.speed.children import explain
 from lrm_ttt.eval.speed.config import SpeedConfig
 from lrm_ttt.eval.speed.rows import NO_TIME, Row
 from lrm_ttt.eval.speed.timing import Budget, OutOfTime, interleave, timed
+from lrm_ttt.kernels.attention.choice import BACKENDS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HEAD_DIM = 64
@@ -40,6 +44,9 @@ def measure_ceilings(config: SpeedConfig, device: torch.device, budget: Budget) 
             (timing,) = interleave([timed(prepare(), device)], config.op_seconds, budget)
         except OutOfTime:
             yield dataclasses.replace(row, note=NO_TIME)
+        # A kernel that a machine does not have is no reason to leave out the others.
+        except RuntimeError as error:
+            yield dataclasses.replace(row, note=explain(error))
         else:
             yield row.timed(timing, work)
 
@@ -59,8 +66,14 @@ def _cases(config: SpeedConfig, device: torch.device) -> Iterator[_Case]:
         for kind in (PRODUCT, TRANSPOSED):
             row = Row("ceilings", kind, f"{tokens} x {width} x {hidden}", dtype=name)
             yield row, 2.0 * tokens * width * hidden, _product(kind, tokens, width, name, device)
-        row = Row("ceilings", ATTENTION, f"{views} x {heads} x {window} x {HEAD_DIM}", dtype=name)
-        yield row, 4.0 * views * heads * window**2 * HEAD_DIM, _attention(views, heads, window, name, device)
+        for kernel in (None, "cudnn", "flash", "efficient") if device.type == "cuda" else (None,):
+            what = ATTENTION if kernel is None else f"{ATTENTION}, {kernel}"
+            row = Row("ceilings", what, f"{views} x {heads} x {window} x {HEAD_DIM}", dtype=name)
+            yield (
+                row,
+                4.0 * views * heads * window**2 * HEAD_DIM,
+                _attention((views, heads, window), name, device, kernel),
+            )
 
 
 def _copy(size: int, device: torch.device) -> Callable[[], object]:
@@ -82,12 +95,16 @@ def _product(
 
 
 def _attention(
-    views: int, heads: int, window: int, dtype: str, device: torch.device
+    shape: tuple[int, int, int], dtype: str, device: torch.device, kernel: str | None
 ) -> Callable[[], Callable[[], object]]:
     def prepare() -> Callable[[], object]:
         generator = torch.Generator(device).manual_seed(0)
-        shape = (3, views, heads, window, HEAD_DIM)
-        q, k, v = torch.randn(*shape, generator=generator, device=device).to(DTYPES[dtype])
-        return lambda: scaled_dot_product_attention(q, k, v)
+        q, k, v = torch.randn(3, *shape, HEAD_DIM, generator=generator, device=device).to(DTYPES[dtype])
+
+        def attend() -> object:
+            with contextlib.nullcontext() if kernel is None else sdpa_kernel(BACKENDS[kernel]):
+                return scaled_dot_product_attention(q, k, v)
+
+        return attend
 
     return prepare

@@ -109,4 +109,8 @@ def _answer(connection: Connection, serve: Callable[..., Callable[[Any], Any]], 
         # Whatever goes wrong in a measurement (a compiler, a kernel, memory) is a row of the table.
         except Exception as error:  # noqa: BLE001
             reply = Failed(explain(error))
-        connection.send(reply)
+        try:
+            connection.send(reply)
+        except (BrokenPipeError, ConnectionResetError):
+            # It took too long, and nobody waits any more.
+            return

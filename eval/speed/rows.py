@@ -1,6 +1,7 @@
 """One measurement, and the Markdown tables that measurements are told in."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -61,9 +62,10 @@ class Row:
         return dataclasses.replace(self, speedup=first.ms / self.ms)
 
     def checked(self, error: float, tolerance: float) -> "Row":
-        """Add the outcome of the check against float64; NaN fails."""
+        """Add the outcome of the check against float64; an error that is no number fails, and is not kept."""
+        known = error if math.isfinite(error) else None
         return dataclasses.replace(
-            self, error=error, tolerance=tolerance, check="pass" if error <= tolerance else "fail"
+            self, error=known, tolerance=tolerance, check="pass" if error <= tolerance else "fail"
         )
 
 
@@ -75,7 +77,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def _check(row: Row) -> str:
     if row.error is None:
-        return "-"
+        return f"{row.check}: no number" if row.check else "-"
     return f"{row.check}: {row.error:.1e} of {row.tolerance:.0e}"
 
 

@@ -13,6 +13,9 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "times_as_fast": {_name(row): row.speedup for row in rows if row.speedup is not None and row.speedup != 1},
         "utilisation": {_name(row): row.share for row in rows if row.stage == "model" and row.share is not None},
+        "memory_of_the_first": {
+            _name(row): row.peak_mb / first.peak_mb for first, row in _pairs(rows) if row.peak_mb and first.peak_mb
+        },
         "linearity": {variant: value for variant, value in views.items() if value is not None},
         "checks": {
             "passed": sum(row.check == "pass" for row in rows),
@@ -55,6 +58,14 @@ def _texts(stage: Stage, rows: Sequence[Row]) -> Iterator[str]:
             if value is not None:
                 first, last = (row.name for row in (own[0], own[-1]))
                 yield f"{variant}: a view among {last} takes {value:.2f} times as long as a view among {first}."
+
+
+def _pairs(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """Yield each row of the stage `model` with the first of its case."""
+    first: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if row.stage == "model" and first.setdefault((row.name, row.size), row) is not row:
+            yield first[row.name, row.size], row
 
 
 def _by_variant(rows: Sequence[Row]) -> dict[str, list[Row]]:

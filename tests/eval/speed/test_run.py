@@ -35,7 +35,7 @@ TINY = SpeedConfig(
 
 def test_all_stages_are_written_said_and_returned(tmp_path: Path) -> None:
     said: list[str] = []
-    options = Options(tmp_path / "out", 2.0, views=(2, 8))
+    options = Options(tmp_path / "out", 30.0, views=(2, 8))
     found = benchmark(TINY, options, CPU, said.append, "lrm-ttt benchmark speed")
     assert json.loads(json.dumps(found)) == json.loads(json.dumps(found | {"rows": list(found["rows"])}))
     assert set(found) == {"machine", "config", "rows", "summary", "kernels", "plot"}

@@ -37,10 +37,11 @@ def test_linear_is_one_and_the_rest_is_told() -> None:
 
 
 def test_ratios_are_to_the_first_of_the_same_run() -> None:
-    first = timed(Row("model", "forward", variant="every view twice"), 6.0)
-    rows = [first.compared(first), timed(dataclasses.replace(first, variant="ours"), 1.5).compared(first)]
+    first = dataclasses.replace(timed(Row("model", "forward", variant="every view twice"), 6.0), peak_mb=100.0)
+    rows = [first.compared(first), timed(dataclasses.replace(first, variant="ours", peak_mb=40.0), 1.5).compared(first)]
     assert [row.speedup for row in rows] == [1.0, 4.0]
     assert summary(rows)["times_as_fast"] == {"forward; ours": 4.0}
+    assert summary(rows)["memory_of_the_first"] == {"forward; ours": 0.4}
     assert "| 4x |" in table_line(rows[1])
     assert dataclasses.replace(first, ms=None).compared(first).speedup is None
 
