@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import tempfile
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -13,6 +15,7 @@ from lrm_ttt.parallel.collectives import keep_out_of_graphs
 
 # Inference and training, one scene and several, and other dtypes are other graphs.
 MAX_RECOMPILATIONS = 64
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 BLOCK_PIECES = ("enter", "say", "leave")
 MEMORY_PIECES = ("start", "gradients", "commit")
 
@@ -29,7 +32,7 @@ def compile_blocks(model: SceneModel) -> None:
     or slices compiles nothing anew. The first pass of a process takes seconds, and the first of all half a minute: what
     it compiles is kept in the user's cache (kernels/backend.py), or where TORCHINDUCTOR_CACHE_DIR says.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    _keep_code()
     torch._dynamo.config.recompile_limit = MAX_RECOMPILATIONS
     keep_out_of_graphs()
     for module in model.backbone.blocks:
@@ -39,3 +42,10 @@ def compile_blocks(model: SceneModel) -> None:
                 # A softmax memory has no gradients.
                 if hasattr(owner, name):
                     setattr(owner, name, torch.compile(getattr(owner, name), dynamic=True))
+
+
+def _keep_code() -> None:
+    """Let torch keep what it compiles, unless the user said where: by default it does so for as long as the system."""
+    given = os.environ.get(CACHE_VARIABLE)
+    if given is None or Path(given).parent == Path(tempfile.gettempdir()):
+        os.environ[CACHE_VARIABLE] = str(cache_folder() / "compiled")
