@@ -57,6 +57,9 @@ def choose(
         raise BackendUnavailable(f"there is no backend {asked!r}, which {whose}; choose among {', '.join(BACKENDS)}")
     if asked == "reference":
         return Choice("reference", f"it {whose}")
+    if asked == "cpu" and backend is None and op not in NATIVE_OPS:
+        # The variable speaks to all ops, of which few have native code.
+        return Choice("reference", "it has no native code")
     on_cpu = device.type == "cpu" and not _interpreting()
     if asked == "cpu" or (asked == "auto" and on_cpu):
         lacks = _why_not_native(op, device, dtype)

@@ -72,7 +72,10 @@ def hidden_grads_triton(
     grid = (triton.cdiv(n, tiles.rows) * triton.cdiv(f, tiles.columns), batch)
     arguments = before_gate, up_values, v, down, v if rates is None else rates, out, n, d, f, batch * n
     even, weighted = d % tiles.inner == 0, rates is not None
-    hidden_grads_kernel[grid](*arguments, *tiles[:3], even, weighted, num_warps=tiles.warps, num_stages=tiles.stages)
+    with torch.cuda.device_of(v):
+        hidden_grads_kernel[grid](
+            *arguments, *tiles[:3], even, weighted, num_warps=tiles.warps, num_stages=tiles.stages
+        )
     return out
 
 

@@ -28,12 +28,9 @@ def flow_back(gate, lifted, to_hidden, by_gate, by_up, by_hidden):
     gate_values, rest = gate * sigmoid, 1 - sigmoid
     slope = sigmoid + gate_values * rest
     curve = sigmoid * rest * (2 + gate * (1 - 2 * sigmoid))
-    by_product = by_gate * to_hidden * lifted * curve + (by_up * to_hidden + by_hidden * lifted) * slope
-    return (
-        by_product,
-        by_gate * to_hidden * slope + by_hidden * gate_values,
-        by_gate * lifted * slope + by_up * gate_values,
-    )
+    to_gate = by_gate * to_hidden * lifted * curve + (by_up * to_hidden + by_hidden * lifted) * slope
+    to_up = by_gate * to_hidden * slope + by_hidden * gate_values
+    return to_gate, to_up, by_gate * lifted * slope + by_up * gate_values
 
 
 @jit(do_not_specialize=["n", "batch_n"])
@@ -70,11 +67,8 @@ def hidden_grads_backward_kernel(
     kind = results.dtype.element_ty
     base = start * f + first_column
     size = batch_n.to(tl.int64) * f
-    gate_sum, up_sum, down_sum = (
-        tl.zeros((ROWS,), tl.float32),
-        tl.zeros((ROWS,), tl.float32),
-        tl.zeros((ROWS,), tl.float32),
-    )
+    nothing = tl.zeros((ROWS,), tl.float32)
+    gate_sum, up_sum, down_sum = nothing, nothing, nothing
     to_quarters, from_quarters = quarters(to_hidden, ROWS, COLUMNS), quarters(from_hidden, ROWS, COLUMNS)
     for part in tl.static_range(4):
         offset = part * (COLUMNS // 4) + tl.arange(0, COLUMNS // 4)
@@ -125,10 +119,11 @@ def hidden_grads_backward_triton(
     results = torch.empty(3, batch, n, f, dtype=v.dtype, device=v.device)
     gradients = torch.empty_like(results)
     sums = torch.empty(num_columns, 3, batch, n, dtype=torch.float32, device=v.device)
-    tensors = *products, rates, from_gate, from_up, from_down, results, gradients, sums
-    hidden_grads_backward_kernel[triton.cdiv(n, tiles.rows) * num_columns, batch](
-        *tensors, n, d, f, batch * n, *tiles[:3], d % tiles.inner == 0, num_warps=tiles.warps, num_stages=tiles.stages
-    )
+    grid = (triton.cdiv(n, tiles.rows) * num_columns, batch)
+    arguments = *products, rates, from_gate, from_up, from_down, results, gradients, sums, n, d, f, batch * n
+    even = d % tiles.inner == 0
+    with torch.cuda.device_of(v):
+        hidden_grads_backward_kernel[grid](*arguments, *tiles[:3], even, num_warps=tiles.warps, num_stages=tiles.stages)
     return results, gradients, sums.sum(0)
 
 

@@ -51,7 +51,10 @@ def swiglu_up_triton(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
     tiles = half_tiles(x.dtype, TILES)
     grid = (triton.cdiv(n, tiles.rows) * triton.cdiv(f, tiles.columns), batch)
     even = d % tiles.inner == 0
-    swiglu_up_kernel[grid](x, gate, up, out, n, d, f, *tiles[:3], even, num_warps=tiles.warps, num_stages=tiles.stages)
+    with torch.cuda.device_of(x):
+        swiglu_up_kernel[grid](
+            x, gate, up, out, n, d, f, *tiles[:3], even, num_warps=tiles.warps, num_stages=tiles.stages
+        )
     return out
 
 

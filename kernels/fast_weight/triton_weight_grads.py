@@ -65,9 +65,10 @@ def weight_grads_triton(k: Tensor, v: Tensor, hidden: Tensor, num_splits: int = 
     share = triton.cdiv(triton.cdiv(n, num_splits), tiles.inner) * tiles.inner
     dtype = k.dtype if num_splits == 1 else torch.float32
     out = torch.empty(num_splits, 3, batch, d, f, dtype=dtype, device=k.device)
-    weight_grads_kernel[num_tiles, num_splits, 3 * batch](
-        k, v, hidden, out, n, d, f, share, *tiles[:3], num_warps=tiles.warps, num_stages=tiles.stages
-    )
+    with torch.cuda.device_of(v):
+        weight_grads_kernel[num_tiles, num_splits, 3 * batch](
+            k, v, hidden, out, n, d, f, share, *tiles[:3], num_warps=tiles.warps, num_stages=tiles.stages
+        )
     return out[0] if num_splits == 1 else out.sum(0).to(k.dtype)
 
 

@@ -139,17 +139,12 @@ def test_the_cache_is_where_users_keep_theirs(monkeypatch: pytest.MonkeyPatch) -
     assert backend.cache_folder() == Path.home() / ".cache" / "lrm_ttt"
 
 
-def test_choosing_neither_imports_triton_nor_breaks_a_compiled_graph() -> None:
+def test_choosing_imports_neither_triton_nor_the_compiler() -> None:
     code = """
 import sys, torch
+from lrm_ttt.kernels.fast_weight import op
 from lrm_ttt.kernels.backend import choose
-assert choose("swiglu_up", torch.device("cpu"), torch.float32).backend == "reference"
-assert "triton" not in sys.modules and "torch._dynamo" not in sys.modules
-def f(x):
-    lacks = "its width is odd" if x.shape[-1] % 16 else ""
-    return x + 1 if choose("swiglu_up", x.device, x.dtype, lacks).backend == "reference" else x
-compiled = torch.compile(f, fullgraph=True, backend="eager", dynamic=True)
-assert compiled(torch.zeros(64)).sum() == 64
+assert choose("query_fast_weights", torch.device("cpu"), torch.float32).backend == "reference"
+assert not {"triton", "torch._dynamo"} & set(sys.modules)
 """
-    environment = {**os.environ, "LRM_TTT_SHAPE_CHECKS": "0"}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=CHECKOUT, env=environment)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=CHECKOUT)

@@ -10,6 +10,8 @@ from lrm_ttt.kernels.fast_weight.op import fast_weight_gradients, query_fast_wei
 from lrm_ttt.kernels.fast_weight.pieces import hidden_grads, hidden_grads_backward, swiglu_up, weight_grads
 from lrm_ttt.kernels.fast_weight.reference import InnerRates, gradients_reference, query_reference
 from lrm_ttt.kernels.fast_weight.weights import FastWeights
+from lrm_ttt.layers.config import MemoryConfig
+from lrm_ttt.layers.fast_weight import FastWeightMemory
 from tests.helpers.triton import device, poisoned, relative_error
 
 # Tokens fill no tile, one alone, or some; widths fill no tile of 32 or of 16 inner terms twice.
@@ -173,6 +175,27 @@ def test_compiled_without_a_break(dynamic: bool) -> None:
     gradients = torch.autograd.grad(actual.square().sum(), compiled)
     for gradient, wanted in zip(gradients, torch.autograd.grad(expected.square().sum(), plain), strict=True):
         _assert_close(gradient, wanted.double(), torch.float32)
+
+
+def test_a_layer_takes_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow weights get the same gradients from the kernels as from the reference, through update and query."""
+    layer = FastWeightMemory(64, MemoryConfig(head_dim=32, multiple=2))
+    generator = torch.Generator().manual_seed(5)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    layer = layer.to(device())
+    x = torch.randn(2, 21, 64, generator=generator).to(device())
+    found = {}
+    for backend in ("reference", "triton"):
+        monkeypatch.setenv("LRM_TTT_KERNELS", backend)
+        tokens, memory = layer.tokens(x), layer.start(2)
+        steps = layer.gradients(memory, tokens)
+        moved = memory._replace(**{name: getattr(memory, name) + getattr(steps, name) for name in steps._fields})
+        read = layer.query(moved, tokens)
+        found[backend] = [read, *torch.autograd.grad(read.square().sum(), list(layer.parameters()))]
+    for actual, expected in zip(found["triton"], found["reference"], strict=True):
+        # Two paths in single precision, each with its own order of sums.
+        assert relative_error(actual, expected) < 1e-5
 
 
 def test_widths_that_tensor_cores_do_not_take_are_refused() -> None:
