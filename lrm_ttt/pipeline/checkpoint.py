@@ -11,6 +11,7 @@ from lrm_ttt.errors import BackendUnavailable, IncompatibleCheckpoint
 from lrm_ttt.kernels.rasterizer.op import available_backends
 from lrm_ttt.model.backbone import Precision
 from lrm_ttt.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE, find_pretrained, read_config
+from lrm_ttt.model.compilation import compile_blocks, has_compiler
 from lrm_ttt.model.config import ModelConfig, Schedule
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.model.scene_model import SceneModel
@@ -48,20 +49,33 @@ def with_schedule(config: ModelConfig, schedule: Schedule | None) -> ModelConfig
 
 
 def load(
-    folder: Path, device: torch.device, *, precision: str = "auto", schedule: Schedule | None = None
+    folder: Path,
+    device: torch.device,
+    *,
+    precision: str = "auto",
+    schedule: Schedule | None = None,
+    compiled: bool = False,
 ) -> Reconstructor:
     """Return the model of a folder, ready to reconstruct on `device`."""
-    return load_as(Reconstructor, folder, device, precision=precision, schedule=schedule)
+    return load_as(Reconstructor, folder, device, precision=precision, schedule=schedule, compiled=compiled)
 
 
 def load_as(
-    cls: type[M], folder: Path, device: torch.device, *, precision: str = "auto", schedule: Schedule | None = None
+    cls: type[M],
+    folder: Path,
+    device: torch.device,
+    *,
+    precision: str = "auto",
+    schedule: Schedule | None = None,
+    compiled: bool = False,
 ) -> M:
     """Return the model of a folder, ready to work on `device`; raises `IncompatibleCheckpoint` for another class."""
     dtype = torch.bfloat16 if choose_precision(precision, device) == "bf16" else torch.float32
     model = cls.from_pretrained(folder, device=device, precision=Precision(compute=dtype, newton_schulz=dtype))
     model.config = with_schedule(model.config, schedule)
     model.backbone.config = model.config.backbone
+    if compiled:
+        compile_blocks(model)
     return model
 
 
@@ -104,6 +118,15 @@ def choose_device(name: str) -> torch.device:
     if index and int(index) >= torch.cuda.device_count():
         raise BackendUnavailable(f"--device {name}: there are {torch.cuda.device_count()} GPUs, counted from 0.")
     return own_device(torch.device(name))
+
+
+def check_compiler(wanted: bool, device: torch.device) -> None:
+    """Raise `BackendUnavailable` where code cannot be compiled that is to be."""
+    if wanted and device.type == "cpu" and not has_compiler():
+        raise BackendUnavailable(
+            "--compile: no C++ compiler was found. Install one (g++ or clang++), or leave --compile out: the result is "
+            "the same."
+        )
 
 
 def choose_backend(name: str, device: torch.device) -> str:

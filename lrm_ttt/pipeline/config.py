@@ -48,6 +48,8 @@ class ReconstructConfig:
     """What draws the Gaussians: gsplat (CUDA), cpu, reference (slow); auto takes the fastest that is there."""
     precision: Precision = "auto"
     """Of the model's products; auto is bf16 where the hardware multiplies it."""
+    compile: bool = False
+    """Compile the blocks first, a minute at first and seconds later: pays for large models, not for the embedded one."""
     schedule: Schedule | None = None
     """Write views to memory otherwise than the checkpoint was trained to: an experiment, usually for the worse."""
     memory_budget: str | None = None

@@ -47,7 +47,14 @@ class Field(NamedTuple):
 def compute_field(job: Job, inputs: Views, stages: Stages, group: ViewGroup) -> Field:
     """Run the model."""
     with stages("checkpoint"):
-        model = load_as(SceneModel, job.checkpoint, job.device, precision=job.precision, schedule=job.config.schedule)
+        model = load_as(
+            SceneModel,
+            job.checkpoint,
+            job.device,
+            precision=job.precision,
+            schedule=job.config.schedule,
+            compiled=job.config.compile,
+        )
         stages.describe(f"{model.num_parameters / 1e6:.1f} M parameters, {job.precision}")
     model.slices = Slices(job.slices.views)
     model.share(group)

@@ -7,7 +7,14 @@ import torch
 
 from lrm_ttt.model.config import ModelConfig
 from lrm_ttt.pipeline.capture import CapturePlan, plan_capture
-from lrm_ttt.pipeline.checkpoint import choose_backend, choose_device, choose_precision, locate, model_config
+from lrm_ttt.pipeline.checkpoint import (
+    check_compiler,
+    choose_backend,
+    choose_device,
+    choose_precision,
+    locate,
+    model_config,
+)
 from lrm_ttt.pipeline.config import ReconstructConfig
 from lrm_ttt.pipeline.representation import check_representation
 from lrm_ttt.pipeline.slicing import SlicePlan, slices_of
@@ -60,6 +67,7 @@ def prepare(config: ReconstructConfig) -> Job:
     """Find device, checkpoint and capture, and choose the views; nearly all that a user can get wrong fails here."""
     device = choose_device(config.device)
     backend = choose_backend(config.backend, device)
+    check_compiler(config.compile, device)
     checkpoint = locate(config.checkpoint)
     model = model_config(checkpoint, config.schedule)
     check_representation(config, model)

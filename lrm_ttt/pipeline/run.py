@@ -99,7 +99,13 @@ def compute(job: Job, inputs: Views, stages: Stages, group: ViewGroup) -> Recons
             virtual = job.virtual.load(job.model.tokenizer.patch_size, config.background).to(job.device)
             stages.describe(f"{job.virtual.num_views} virtual views")
     with stages("checkpoint"):
-        model = load(job.checkpoint, job.device, precision=job.precision, schedule=config.schedule)
+        model = load(
+            job.checkpoint,
+            job.device,
+            precision=job.precision,
+            schedule=config.schedule,
+            compiled=config.compile,
+        )
         stages.describe(f"{model.num_parameters / 1e6:.1f} M parameters, {job.precision}")
     at_once = views_at_once(job, inputs.shape[0], group)
     model.slices = Slices(at_once, None if at_once is None else drop_invisible)

@@ -12,7 +12,15 @@ from lrm_ttt.layers.fast_weight import FastWeightMemory
 from lrm_ttt.model.config import ModelConfig
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.pipeline.capture import check_size
-from lrm_ttt.pipeline.checkpoint import choose_backend, choose_device, choose_precision, load, locate, model_config
+from lrm_ttt.pipeline.checkpoint import (
+    check_compiler,
+    choose_backend,
+    choose_device,
+    choose_precision,
+    load,
+    locate,
+    model_config,
+)
 from lrm_ttt.pipeline.config import EXAMPLE
 from lrm_ttt.pipeline.stream import check_schedule
 from lrm_ttt.pipeline.stream_config import StreamConfig
@@ -65,13 +73,14 @@ def prepare_stream(config: StreamConfig) -> StreamJob:
     check_source(config)
     device = choose_device(config.device)
     backend, precision = choose_backend(config.backend, device), choose_precision(config.precision, device)
+    check_compiler(config.compile, device)
     checkpoint = locate_streaming(config.checkpoint)
     described = model_config(checkpoint, config.schedule)
     check_gaussians(described)
     check_schedule(described.backbone.schedule)
     if config.image_size is not None:
         check_size(ImageSize(*config.image_size), described.tokenizer.patch_size)
-    model = load(checkpoint, device, precision=precision, schedule=config.schedule)
+    model = load(checkpoint, device, precision=precision, schedule=config.schedule, compiled=config.compile)
     if config.elastic is not None:
         set_elastic(model, config.elastic)
     return StreamJob(config, checkpoint, model, device, backend, precision)
