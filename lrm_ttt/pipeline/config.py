@@ -49,7 +49,7 @@ class ReconstructConfig:
     precision: Precision = "auto"
     """Of the model's products; auto is bf16 where the hardware multiplies it."""
     compile: bool = False
-    """Compile the blocks first, a minute at first and seconds later: pays for large models, not for the embedded one."""
+    """Compile the blocks first: a minute at first, seconds later. Pays for large models, not the embedded one."""
     schedule: Schedule | None = None
     """Write views to memory otherwise than the checkpoint was trained to: an experiment, usually for the worse."""
     memory_budget: str | None = None

@@ -47,7 +47,7 @@ class StreamConfig:
     precision: Precision = "auto"
     """Of the model's products; auto is bf16 where the hardware multiplies it."""
     compile: bool = False
-    """Compile the blocks first, a minute at first and seconds later: pays for large models, not for the embedded one."""
+    """Compile the blocks first: a minute at first, seconds later. Pays for large models, not the embedded one."""
     schedule: Schedule | None = None
     """`causal` streams a model that was trained otherwise: an experiment, usually for the worse."""
     background: Color = (1.0, 1.0, 1.0)
