@@ -40,7 +40,7 @@ class SpeedConfig:
     patch_size: int = 8
     copy_mb: int = 256
     rasterizer_cases: tuple[tuple[int, int, int], ...] = ((128, 128, 50_000), (256, 256, 200_000))
-    sweep_case: tuple[int, int, int] = (8, 128, 32)
+    sweep_case: tuple[int, int, int] = (8, 64, 32)
     views: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
     views_size: tuple[int, int] = (72, 128)
     compiled: bool = True

@@ -1,5 +1,6 @@
 """The operations beside the model: drawing Gaussians, and the plane sweep that gathers matching evidence."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 
@@ -15,8 +16,10 @@ from lrm_ttt.kernels.plane_sweep.reference import plane_sweep_reference
 from lrm_ttt.kernels.rasterizer.op import available_backends, rasterize
 
 GAUSSIANS = ("means", "wxyz", "scales", "opacities", "sh")
+CAMERAS = ("world_to_cam", "intrinsics", "background")
 # Without Gaussians at the very edge of a threshold, which float32 and float64 would decide differently.
 CHECKED_GAUSSIANS, CHECKED_SIDE = 300, 32
+CHECKED_SWEEP = (5, 32, 8)
 # Gaussians times pixels above which the torch formulation would take too much of the time.
 MOST_FOR_REFERENCE = 50_000 * 128**2
 NEIGHBOURS, SILHOUETTES = 4, 8
@@ -31,7 +34,7 @@ def drawing_ops(config: SpeedConfig, device: torch.device) -> Iterator[Op]:
             yield _rasterizer(
                 (height, width, number), number * height * width > MOST_FOR_REFERENCE, backward, device, small
             )
-    yield _sweep(*config.sweep_case, device)
+    yield dataclasses.replace(_sweep(*config.sweep_case, device), checked=_sweep(*CHECKED_SWEEP, device))
 
 
 def _rasterizer(
@@ -44,9 +47,15 @@ def _rasterizer(
 
     def drawing(backend: str) -> Function:
         def draw(*gaussians: Tensor) -> Tensors:
-            fixed = {key: value.to(gaussians[0].dtype) for key, value in scene().items() if key not in GAUSSIANS}
-            given = dict(zip(GAUSSIANS, gaussians, strict=True))
-            drawn = rasterize(**given, **fixed, image_size=(height, width), backend=backend)
+            world_to_cam, intrinsics, background = (scene()[key].to(gaussians[0].dtype) for key in CAMERAS)
+            drawn = rasterize(
+                *gaussians,
+                world_to_cam=world_to_cam,
+                intrinsics=intrinsics,
+                image_size=(height, width),
+                background=background,
+                backend=backend,
+            )
             assert drawn.depths is not None
             return drawn.colors, drawn.alphas, drawn.depths
 

@@ -20,9 +20,10 @@ def measure_models(
 ) -> Iterator[Row]:
     """Yield the rows of each case: the published layout, and ours."""
     on_gpu = device.type == "cuda"
-    sides = (Side("published", dtype if on_gpu else "fp32", False), Side("ours", dtype, config.compiled))
-    sides += (Side("ours", dtype, config.compiled, graphed=True),) if on_gpu else ()
-    with Team(sides, config, device) as team:
+    sides = [Side("published", dtype if on_gpu else "fp32", False), Side("ours", dtype, config.compiled)]
+    if on_gpu:
+        sides.append(Side("ours", dtype, config.compiled, graphed=True))
+    with Team(tuple(sides), config, device) as team:
         for number, case in enumerate(config.cases):
             yield from _measure(team, case, ceilings, budget.part(1 / (len(config.cases) - number)))
 
@@ -32,7 +33,8 @@ class Team(contextlib.AbstractContextManager["Team"]):
 
     def __init__(self, sides: tuple[Side, ...], config: SpeedConfig, device: torch.device) -> None:
         self.sides, self.config = sides, config
-        groups = [sides] if device.type == "cuda" else [(side,) for side in sides]
+        together = device.type == "cuda"
+        groups: list[tuple[Side, ...]] = [sides] if together else [(side,) for side in sides]
         children = [Child(serve, group, config.backbone, device) for group in groups]
         self._homes = [
             (child, place) for child, group in zip(children, groups, strict=True) for place in range(len(group))

@@ -103,7 +103,8 @@ def _time(op: Op, variants: Sequence[Variant], device: torch.device, seconds: fl
     functions = [variant.function for variant in variants if variant.function is not None]
     if not functions:
         return []
-    inputs, slopes = _leaves(op), ()
+    inputs = _leaves(op)
+    slopes: Tensors = ()
     if op.backward:
         # The last one is the fastest, and all have outputs of one shape.
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class Report:
         self.rows: list[Row] = []
         self.lines: list[str] = []
         self._say = say
+        self._start = time.monotonic()
         with refusals_explained(self.folder):
             check_replaceable(self.folder, overwrite, NAMES)
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +50,8 @@ class Report:
         self.line(table_line(row))
 
     def record(self, values: dict[str, Any]) -> None:
-        """Append a line to results.jsonl."""
+        """Append a line to results.jsonl, with the seconds since the beginning."""
+        values = values | {"at_s": round(time.monotonic() - self._start, 2)}
         with refusals_explained(self.folder), (self.folder / "results.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 

@@ -64,7 +64,7 @@ def benchmark(
 def _fill(
     report: Report, config: SpeedConfig, options: Options, device: torch.device, command: str, budget: Budget
 ) -> dict[str, Any]:
-    found = {"machine": machine(device, command), "config": dataclasses.asdict(config), "kernels": {}}
+    found: dict[str, Any] = {"machine": machine(device, command), "config": dataclasses.asdict(config), "kernels": {}}
     report.record(found)
     for line in ("# Speed", "", *describe(found["machine"])):
         report.line(line)

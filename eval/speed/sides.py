@@ -14,11 +14,11 @@ from lrm_ttt.eval.speed.ceilings import DTYPES
 from lrm_ttt.eval.speed.published_layout import published_features
 from lrm_ttt.eval.speed.timing import timed
 from lrm_ttt.model.backbone import Precision
+from lrm_ttt.model.compilation import compile_blocks
 from lrm_ttt.model.config import BackboneConfig, ModelConfig
 from lrm_ttt.model.cuda_graphs import GraphedPass
 from lrm_ttt.model.flops import Flops, count_flops
 from lrm_ttt.model.reconstructor import Reconstructor
-from lrm_ttt.model.compilation import compile_blocks
 from lrm_ttt.pipeline.memory import keep_freed_memory, peak_memory_mb, release_freed_memory
 
 Kind = Literal["published", "ours", "softmax"]
@@ -70,10 +70,12 @@ def serve(sides: tuple[Side, ...], backbone: BackboneConfig, device: torch.devic
     if sides[0].kind != "published":
         keep_freed_memory()
     torch.manual_seed(0)
-    mixers = {"softmax" if side.kind == "softmax" else "fast_weight" for side in sides}
-    assert len(mixers) == 1, "one model"
+    with_softmax = [side.kind == "softmax" for side in sides]
+    assert all(with_softmax) or not any(with_softmax), "one model"
+    if any(with_softmax):
+        backbone = dataclasses.replace(backbone, mixer="softmax")
     with device:
-        model = Reconstructor(ModelConfig(backbone=dataclasses.replace(backbone, mixer=mixers.pop())))
+        model = Reconstructor(ModelConfig(backbone=backbone))
     if any(side.compiled for side in sides):
         compile_blocks(model)
     functions = [_features(side, model) for side in sides]

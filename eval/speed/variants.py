@@ -56,9 +56,9 @@ def _query(function: Callable[[FastWeights, Tensor], Tensor]) -> Function:
     return lambda q, *weights: (function(memory_of(*weights), q),)
 
 
-def _commit(*tensors: Tensor) -> Tensors:
-    weights = FastWeights(*tensors[:3], ColumnNorms(*map(column_norms, tensors[:3])))
-    return commit_reference(weights, Gradients(*tensors[3:]))[:3]
+def _commit(gate: Tensor, up: Tensor, down: Tensor, *steps: Tensor) -> Tensors:
+    weights = FastWeights(gate, up, down, ColumnNorms(*map(column_norms, (gate, up, down))))
+    return commit_reference(weights, Gradients(*steps))[:3]
 
 
 def memory_of(gate: Tensor, up: Tensor, down: Tensor) -> FastWeights:

@@ -50,6 +50,8 @@ def test_all_stages_are_written_said_and_returned(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     assert {path.name for path in folder.iterdir()} == {"results.jsonl", "table.md", "plot.png"}
     written = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    moments = [line.pop("at_s") for line in written]
+    assert moments == sorted(moments)
     assert written[0]["machine"] == found["machine"] and written[1:] == found["rows"]
     assert (folder / "table.md").read_text() == "\n".join(said) + "\n"
     assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
