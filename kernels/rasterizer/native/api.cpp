@@ -49,12 +49,10 @@ static uint32_t forward(const LrmTask& task, Context& context) {
     if (bad) return bad;
     if (context.images >= task.threads) {
         parallel(task.threads, context.images, 1, [&](int64_t i) {
-            sort_by_depth(context, static_cast<int>(i));
             build_lists(context, static_cast<int>(i), 1, 1);
         });
     } else {
         for (int i = 0; i < context.images; ++i) {
-            sort_by_depth(context, i);
             build_lists(context, i, task.threads, task.threads);
         }
     }

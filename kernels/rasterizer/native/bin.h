@@ -4,20 +4,20 @@
 namespace lrm {
 namespace {
 
-// The blocks of the tile at (left, top) on which sigma falls to the limit somewhere between pixel centres.
+// The blocks of the tile at (left, top) on which the exponent reaches the limit somewhere between pixel centres.
 static inline uint32_t touched_blocks(const Record& r, float left, float top) {
     alignas(64) static const float columns[16] = {0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12};
     alignas(64) static const float rows[16] = {0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12};
     const F16 x_low = load(columns) + set1(left + 0.5f - r.x), x_high = x_low + set1(3.0f);
     const F16 y_low = load(rows) + set1(top + 0.5f - r.y), y_high = y_low + set1(3.0f);
     const F16 a = set1(r.a), b = set1(r.b), c = set1(r.c);
-    // The least sigma of a block is on the edge that faces the centre: along the nearest row or the nearest column.
+    // The largest exponent of a block is on the edge that faces the centre: along the nearest row or the nearest column.
     const F16 near_x = min(max(zero(), x_low), x_high), near_y = min(max(zero(), y_low), y_high);
     const F16 y = min(max(set1(r.slope_y) * near_x, y_low), y_high);
     const F16 x = min(max(set1(r.slope_x) * near_y, x_low), x_high);
     const F16 on_column = fma(fma(a, near_x, b * y), near_x, c * y * y);
     const F16 on_row = fma(fma(a, x, b * near_y), x, c * near_y * near_y);
-    return bits(min(on_column, on_row) <= set1(r.limit));
+    return bits(max(on_column, on_row) >= set1(r.limit));
 }
 
 static inline int tile_index(float pixel, int tiles) {

@@ -4,18 +4,13 @@
 namespace lrm {
 namespace {
 
-// exp(-s) for s >= 0, relative error below 2e-7 where it is not negligible.
-static inline F16 exp_of_minus(F16 s) {
-    const F16 minus_log2e = set1(-1.44269504f);
-    s = min(s, set1(80.0f));
-    F16 n = round(s * minus_log2e);
-    // The product is not rounded before the subtraction, so f keeps its last bits.
-    F16 f = fma(s, minus_log2e, zero() - n);
-    F16 p = fma(set1(1.53458124e-4f), f, set1(1.33999309e-3f));
-    p = fma(p, f, set1(9.61848907e-3f));
-    p = fma(p, f, set1(5.55032864e-2f));
-    p = fma(p, f, set1(2.40226462e-1f));
-    p = fma(p, f, set1(6.93147182e-1f));
+// 2^s for s <= 0, relative error below 2e-7.
+static inline F16 exp2(F16 s) {
+    const F16 n = round(s), f = s - n;
+    F16 p = fma(set1(1.32647261e-3f), f, set1(9.67151299e-3f));
+    p = fma(p, f, set1(5.55073358e-2f));
+    p = fma(p, f, set1(2.40222424e-1f));
+    p = fma(p, f, set1(6.93147004e-1f));
     p = fma(p, f, set1(1.0f));
     return ldexp(p, n);
 }

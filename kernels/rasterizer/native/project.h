@@ -79,7 +79,8 @@ static inline void load_features(const float* rows, int width, int count, float*
     }
 }
 
-static inline void store_features(const float* columns, int width, int count, float* rows) {
+// The way back; with `past_cache` the rows are aligned and so many that they would push everything else out.
+static inline void store_features(const float* columns, int width, int count, float* rows, bool past_cache) {
     if (count < kLanes || width % kLanes != 0) {
         for (int i = 0; i < count; ++i)
             for (int j = 0; j < width; ++j) rows[static_cast<size_t>(width) * i + j] = columns[kLanes * j + i];
@@ -89,8 +90,17 @@ static inline void store_features(const float* columns, int width, int count, fl
         F16 r[16];
         for (int i = 0; i < kLanes; ++i) r[i] = load(columns + kLanes * (j + i));
         transpose16(r);
-        for (int i = 0; i < kLanes; ++i) store(rows + static_cast<size_t>(width) * i + j, r[i]);
+        for (int i = 0; i < kLanes; ++i) {
+            float* at = rows + static_cast<size_t>(width) * i + j;
+            past_cache ? stream(at, r[i]) : store(at, r[i]);
+        }
     }
+}
+
+// Ask for the features of the sixteen Gaussians after these: the processor notices too late where they are.
+static inline void prefetch_features(const LrmTask& task, size_t row, int width) {
+    const float* next = task.features + (row + kLanes) * width;
+    for (int i = 0; i < width; ++i) __builtin_prefetch(next + kLanes * i);
 }
 
 static inline bool finite(F16 x) { return bits(x - x >= zero()) == 0xffffu; }
@@ -232,6 +242,7 @@ static uint32_t project_chunk(const LrmTask& task, Context& context, int scene, 
         const size_t row = static_cast<size_t>(scene) * task.gaussians + first;
         const M16 present = mask_from_bits((1u << count) - 1u);
         Sixteen g;
+        if (block + 1 < last_block) prefetch_features(task, row, features);
         bad |= load_sixteen(task, row, count, g);
         bool have_features = false;
         for (int v = 0; v < task.views; ++v) {
@@ -263,8 +274,8 @@ static uint32_t project_chunk(const LrmTask& task, Context& context, int scene, 
                 color = sh_color(columns, task.sh_coefficients, basis);
                 color = {max(color.x, zero()), max(color.y, zero()), max(color.z, zero())};
             }
-            const F16 half = set1(0.5f);
-            f[2] = half * p.a, f[3] = p.b, f[4] = half * p.c;
+            const F16 to_log2 = set1(-1.44269504f), half = set1(-0.72134752f);
+            f[2] = half * p.a, f[3] = to_log2 * p.b, f[4] = half * p.c, f[10] = to_log2 * f[10];
             f[6] = color.x, f[7] = color.y, f[8] = color.z, f[9] = p.in_camera.z;
             f[13] = zero() - p.b / p.a, f[14] = zero() - p.b / p.c, f[15] = zero();
             const size_t at = image * context.records_per_image() + start;

@@ -4,6 +4,9 @@
 namespace lrm {
 namespace {
 
+// Feature gradients of this size are written past the caches, which could not hold them until they are read.
+constexpr size_t kStreamBytes = size_t{4} << 20;
+
 // The gradients of sixteen Gaussians, summed over the views.
 struct SixteenGradients {
     Vec3 mean;
@@ -212,6 +215,8 @@ static void project_chunk_backward(const LrmTask& task, const LrmGradients& out,
     const int last_block = first_block + kChunkBlocks < context.blocks ? first_block + kChunkBlocks : context.blocks;
     const int first_image = scene * task.views;
     const bool want_camera = out.world_to_cam || out.centers;
+    const size_t bytes = sizeof(float) * features * task.gaussians * static_cast<size_t>(task.scenes);
+    const bool past_cache = bytes >= kStreamBytes && reinterpret_cast<uintptr_t>(out.features) % 64 == 0;
     const auto visible_in = [&](int image, int block) {
         return context.block_masks.get<uint16_t>()[static_cast<size_t>(image) * context.blocks + block];
     };
@@ -232,6 +237,7 @@ static void project_chunk_backward(const LrmTask& task, const LrmGradients& out,
             continue;
         }
         Sixteen g;
+        if (block + 1 < last_block) prefetch_features(task, row, features);
         load_sixteen(task, row, count, g);
         load_features(task.features + row * features, features, count, columns);
         clear_rows(columns_gradient, 0, features, kLanes);
@@ -247,8 +253,10 @@ static void project_chunk_backward(const LrmTask& task, const LrmGradients& out,
                           grad, columns_gradient, sums_of(image));
         }
         store_gradients(out, row, count, g, grad);
-        if (out.features) store_features(columns_gradient, features, count, out.features + row * features);
+        if (out.features)
+            store_features(columns_gradient, features, count, out.features + row * features, past_cache);
     }
+    if (past_cache) streamed();
 }
 
 }  // namespace

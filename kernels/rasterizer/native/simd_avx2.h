@@ -22,6 +22,12 @@ static inline void store(float* p, F16 a) {
     _mm256_storeu_ps(p, a.lo);
     _mm256_storeu_ps(p + 8, a.hi);
 }
+// Past the caches, to a multiple of 64 bytes; `streamed` comes before another thread reads it.
+static inline void stream(float* p, F16 a) {
+    _mm256_stream_ps(p, a.lo);
+    _mm256_stream_ps(p + 8, a.hi);
+}
+static inline void streamed() { _mm_sfence(); }
 static inline F16 operator+(F16 a, F16 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 static inline F16 operator-(F16 a, F16 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
 static inline F16 operator*(F16 a, F16 b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
@@ -42,8 +48,9 @@ static inline F16 round(F16 a) {
     constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     return {_mm256_round_ps(a.lo, mode), _mm256_round_ps(a.hi, mode)};
 }
-// The exponent is added as an integer, so a 2^n must stay a normal number.
+// a 2^n, where an n below -100 counts as -100: the exponent is added as an integer, and must stay a normal one's.
 static inline F16 ldexp(F16 a, F16 n) {
+    n = max(n, set1(-100.0f));
     __m256i lo = _mm256_slli_epi32(_mm256_cvtps_epi32(n.lo), 23);
     __m256i hi = _mm256_slli_epi32(_mm256_cvtps_epi32(n.hi), 23);
     return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.lo), lo)),
@@ -72,6 +79,9 @@ LRM_COMPARE(>=, _CMP_GE_OQ)
 #undef LRM_COMPARE
 
 static inline M16 operator&(M16 a, M16 b) { return {_mm256_and_ps(a.lo, b.lo), _mm256_and_ps(a.hi, b.hi)}; }
+static inline M16 and_above(M16 m, F16 a, F16 b) { return m & (a > b); }
+static inline M16 and_at_least(M16 m, F16 a, F16 b) { return m & (a >= b); }
+static inline M16 and_at_most(M16 m, F16 a, F16 b) { return m & (a <= b); }
 static inline M16 without(M16 a, M16 b) { return {_mm256_andnot_ps(b.lo, a.lo), _mm256_andnot_ps(b.hi, a.hi)}; }
 static inline uint32_t bits(M16 m) {
     return static_cast<uint32_t>(_mm256_movemask_ps(m.lo)) | (static_cast<uint32_t>(_mm256_movemask_ps(m.hi)) << 8);

@@ -19,6 +19,9 @@ static inline F16 set1(float x) { return {_mm512_set1_ps(x)}; }
 static inline F16 zero() { return {_mm512_setzero_ps()}; }
 static inline F16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
 static inline void store(float* p, F16 a) { _mm512_storeu_ps(p, a.v); }
+// Past the caches, to a multiple of 64 bytes; `streamed` comes before another thread reads it.
+static inline void stream(float* p, F16 a) { _mm512_stream_ps(p, a.v); }
+static inline void streamed() { _mm_sfence(); }
 static inline F16 operator+(F16 a, F16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 static inline F16 operator-(F16 a, F16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 static inline F16 operator*(F16 a, F16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -49,6 +52,16 @@ static inline M16 operator<=(F16 a, F16 b) { return {_mm512_cmp_ps_mask(a.v, b.v
 static inline M16 operator>(F16 a, F16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
 static inline M16 operator>=(F16 a, F16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
 static inline M16 operator&(M16 a, M16 b) { return {_kand_mask16(a.v, b.v)}; }
+// The comparison where m holds, in one instruction.
+static inline M16 and_above(M16 m, F16 a, F16 b) {
+    return {_mm512_mask_cmp_ps_mask(m.v, a.v, b.v, _CMP_GT_OQ)};
+}
+static inline M16 and_at_least(M16 m, F16 a, F16 b) {
+    return {_mm512_mask_cmp_ps_mask(m.v, a.v, b.v, _CMP_GE_OQ)};
+}
+static inline M16 and_at_most(M16 m, F16 a, F16 b) {
+    return {_mm512_mask_cmp_ps_mask(m.v, a.v, b.v, _CMP_LE_OQ)};
+}
 static inline M16 without(M16 a, M16 b) { return {_kandn_mask16(b.v, a.v)}; }
 static inline uint32_t bits(M16 m) { return static_cast<uint32_t>(m.v); }
 static inline M16 mask_from_bits(uint32_t b) { return {static_cast<__mmask16>(b)}; }

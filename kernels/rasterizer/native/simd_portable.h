@@ -29,6 +29,8 @@ static inline F16 load(const float* p) {
     return r;
 }
 static inline void store(float* p, F16 a) { std::memcpy(p, a.v, sizeof a.v); }
+static inline void stream(float* p, F16 a) { store(p, a); }
+static inline void streamed() {}
 
 #define LRM_BINARY(name, expression)              \
     static inline F16 name(F16 a, F16 b) {        \
@@ -79,9 +81,10 @@ static inline F16 round(F16 a) {
     }
     return r;
 }
-// The exponent is added as an integer, so a 2^n must stay a normal number.
+// a 2^n, where an n below -100 counts as -100: the exponent is added as an integer, and must stay a normal one's.
 static inline F16 ldexp(F16 a, F16 n) {
     F16 r;
+    n = max(n, set1(-100.0f));
     LRM_LANES {
         int32_t b;
         std::memcpy(&b, &a.v[i], 4);
@@ -108,6 +111,9 @@ static inline M16 operator&(M16 a, M16 b) {
     LRM_LANES a.v[i] &= b.v[i];
     return a;
 }
+static inline M16 and_above(M16 m, F16 a, F16 b) { return m & (a > b); }
+static inline M16 and_at_least(M16 m, F16 a, F16 b) { return m & (a >= b); }
+static inline M16 and_at_most(M16 m, F16 a, F16 b) { return m & (a <= b); }
 static inline M16 without(M16 a, M16 b) {
     LRM_LANES a.v[i] &= ~b.v[i];
     return a;

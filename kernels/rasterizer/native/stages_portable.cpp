@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "task.h"
+#include "lists.h"
 
 #include "gaussian_math.h"
 
@@ -13,6 +13,9 @@
 #include "project.h"
 
 #include "project_backward.h"
+
+#include "tile_order.h"
+
 #include "tiles.h"
 
 #include "tiles_backward.h"

@@ -67,16 +67,17 @@ struct Buffer {
     }
 };
 
-// A Gaussian as one camera sees it, one cache line. sigma = a dx^2 + b dx dy + c dy^2.
+// A Gaussian as one camera sees it, one cache line. alpha = opacity 2^(a dx^2 + b dx dy + c dy^2).
 struct alignas(64) Record {
     float x, y, a, b, c, opacity;
     float red, green, blue, depth;
-    // alpha >= 1/255 only where sigma <= limit (a little slack is on the safe side).
+    // alpha >= 1/255 only where the exponent is at least limit (a little slack is on the safe side).
     float limit;
     float extent_x, extent_y;
     // -b / (2 a) and -b / (2 c): slopes of the lines on which sigma is least along a row, along a column.
     float slope_x, slope_y;
-    float unused;
+    // Its number in the list of the tile that is being drawn.
+    float number;
 };
 
 // One Gaussian on one tile. A *slot* is the number of an entry in its image: those of one Gaussian are neighbours.
@@ -87,7 +88,7 @@ struct Entry {
 };
 
 struct ListEntry {
-    uint32_t record, slot;
+    uint32_t depth_bits, record, slot;
     uint16_t blocks;
 };
 
@@ -114,9 +115,8 @@ struct BlockBits {
 
 // An image between its stages, and from the forward to the backward pass.
 struct Image {
-    Buffer order, order_scratch;  // uint64 [visible]: depth bits, record
-    uint32_t visible = 0, slots = 0;
-    // The list of tile 0 in depth order, then of tile 1, ...
+    uint32_t slots = 0;
+    // The list of tile 0, then of tile 1, ...; nearest first as far as it was drawn.
     Buffer tile_begin;      // uint32 [tiles + 1]
     Buffer list;            // ListEntry [slots]
     Buffer taken;           // BlockBits, from first_batch of every tile on: which entries some pixel of a block took

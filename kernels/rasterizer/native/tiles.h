@@ -29,9 +29,9 @@ static inline void block_pixels(const Context& context, int tile, int block, F16
     y = load(rows) + set1(static_cast<float>(corner.top) + 0.5f);
 }
 
-static inline F16 sigma_at(const Record& r, F16 x, F16 y) {
+static inline F16 exponent_at(const Record& r, F16 x, F16 y) {
     const F16 dx = x - set1(r.x), dy = y - set1(r.y);
-    return max(fma(fma(set1(r.a), dx, set1(r.b) * dy), dx, set1(r.c) * dy * dy), zero());
+    return min(fma(fma(set1(r.a), dx, set1(r.b) * dy), dx, set1(r.c) * dy * dy), zero());
 }
 
 // Blocks of the tile with at least one pixel inside the image.
@@ -75,9 +75,9 @@ struct Pixels {
 };
 
 // Blend the batch's Gaussians into one block. `bits` says which touch it, and then which some pixel took.
-static inline void draw_block(const LrmTask& task, const Batch& batch, float first, F16 x, F16 y, Pixels& pixels,
+static inline void draw_block(const LrmTask& task, const Batch& batch, F16 x, F16 y, Pixels& pixels,
                               uint64_t* bits_of_block) {
-    const F16 least = set1(kMinAlpha), most = set1(task.max_alpha), floor = set1(kMinTransmittance), one = set1(1.0f);
+    const F16 least = set1(kMinAlpha), most = set1(task.max_alpha), floor = set1(kMinTransmittance);
     M16 active = mask_from_bits(pixels.active);
     F16 t = pixels.transmittance, red = pixels.red, green = pixels.green, blue = pixels.blue;
     F16 depth = pixels.depth, sum = pixels.alpha;
@@ -88,13 +88,13 @@ static inline void draw_block(const LrmTask& task, const Batch& batch, float fir
             const uint64_t bit = rest & (0 - rest);
             rest ^= bit;
             const Record& r = batch.records[entry];
-            const F16 alpha = min(set1(r.opacity) * exp_of_minus(sigma_at(r, x, y)), most);
-            M16 hit = active & (alpha >= least);
-            const F16 after = t * (one - alpha);
-            const M16 stop = hit & (after <= floor);
+            const F16 alpha = min(most, set1(r.opacity) * exp2(exponent_at(r, x, y)));
+            M16 hit = and_at_least(active, alpha, least);
+            const F16 after = fnma(alpha, t, t);
+            const M16 stop = and_at_most(hit, after, floor);
             if (any(stop)) {
                 hit = without(hit, stop), active = without(active, stop);
-                pixels.end = select(stop, set1(first + static_cast<float>(entry)), pixels.end);
+                pixels.end = select(stop, set1(r.number), pixels.end);
                 if (!any(active)) rest = 0;
             }
             const F16 weight = select(hit, alpha * t);
@@ -142,15 +142,16 @@ static void finish_tile(const LrmTask& task, Context& context, int image, int ti
     }
 }
 
-// Gather `count` entries of a list from `position` on, and find who touches which block.
-static inline void fill_batch(const Image& lists, const Record* records, uint32_t position, int count, uint32_t end,
-                              Batch& batch, BlockBits& touching) {
-    const ListEntry* list = lists.list.get<ListEntry>() + position;
+// Gather entries `begin` to `end` of a tile's list of `total`, and find who touches which block.
+static inline void fill_batch(const ListEntry* list, const Record* records, uint32_t begin, uint32_t end,
+                              uint32_t total, Batch& batch, BlockBits& touching) {
     alignas(64) uint16_t blocks[kBatch] = {};
-    for (int i = 0; i < count; ++i) {
-        if (position + i + kAhead < end) __builtin_prefetch(records + list[i + kAhead].record);
-        blocks[i] = list[i].blocks;
-        store(&batch.records[i].x, load(&records[list[i].record].x));
+    for (uint32_t i = begin; i < end; ++i) {
+        if (i + kAhead < total) __builtin_prefetch(records + list[i + kAhead].record);
+        blocks[i - begin] = list[i].blocks;
+        Record& record = batch.records[i - begin];
+        store(&record.x, load(&records[list[i].record].x));
+        record.number = static_cast<float>(i);
     }
     for (int block = 0; block < 16; ++block)
         for (int word = 0; word < kBatch / 64; ++word) {
@@ -162,7 +163,9 @@ static inline void fill_batch(const Image& lists, const Record* records, uint32_
 
 static void draw_tile(const LrmTask& task, Context& context, int image, int tile) {
     const Image& lists = context.image[image];
-    const uint32_t begin = lists.tile_begin.get<uint32_t>()[tile], end = lists.tile_begin.get<uint32_t>()[tile + 1];
+    const uint32_t begin = lists.tile_begin.get<uint32_t>()[tile];
+    const uint32_t total = lists.tile_begin.get<uint32_t>()[tile + 1] - begin;
+    ListEntry* list = lists.list.get<ListEntry>() + begin;
     BlockBits* taken = lists.taken.get<BlockBits>() + first_batch(begin, tile);
     const Record* records = context.records.get<Record>() + image * context.records_per_image();
     const uint32_t inside = blocks_inside(task, context, tile);
@@ -170,22 +173,23 @@ static void draw_tile(const LrmTask& task, Context& context, int image, int tile
     Pixels pixels[16];
     for (Pixels& p : pixels) p = {set1(1.0f), zero(), zero(), zero(), zero(), zero(), set1(3e38f), 0xffffu};
     Batch batch;
-    uint32_t position = begin;
-    for (; position < end && alive; position += kBatch, ++taken) {
-        const int count = static_cast<int>(end - position < kBatch ? end - position : kBatch);
-        fill_batch(lists, records, position, count, end, batch, *taken);
-        const float first = static_cast<float>(position - begin);
+    TileOrder order(list, total);
+    uint32_t position = 0;
+    for (; position < total && alive; position += kBatch, ++taken) {
+        const uint32_t end = total - position < kBatch ? total : position + kBatch;
+        order.reach(end + kAhead);
+        fill_batch(list, records, position, end, total, batch, *taken);
         for (int block = 0; block < 16; ++block) {
             F16 x, y;
             block_pixels(context, tile, block, x, y);
             if (alive >> block & 1u)
-                draw_block(task, batch, first, x, y, pixels[block], taken->words[block]);
+                draw_block(task, batch, x, y, pixels[block], taken->words[block]);
             else
                 std::memset(taken->words[block], 0, sizeof taken->words[block]);
             if (!pixels[block].active) alive &= ~(1u << block);
         }
     }
-    for (; position < end; position += kBatch, ++taken) std::memset(taken, 0, sizeof *taken);
+    for (; position < total; position += kBatch, ++taken) std::memset(taken, 0, sizeof *taken);
     finish_tile(task, context, image, tile, inside, pixels);
 }
 

@@ -92,7 +92,7 @@ static inline void flush(Waiting& waiting, const PixelGradients& p, F16 x, F16 y
 
 // Go through the batch's Gaussians from back to front, undoing the blending of one block.
 static inline void block_backward(const LrmTask& task, const Batch& batch, const uint64_t* taken, F16 x, F16 y,
-                                  float first, PixelGradients& p, Waiting& waiting, float* accumulators) {
+                                  PixelGradients& p, Waiting& waiting, float* accumulators) {
     const F16 least = set1(kMinAlpha), most = set1(task.max_alpha), one = set1(1.0f);
     F16 t = p.transmittance, behind = p.behind;
     for (int word = kBatch / 64 - 1; word >= 0; --word)
@@ -100,9 +100,9 @@ static inline void block_backward(const LrmTask& task, const Batch& batch, const
             const int bit = 63 - __builtin_clzll(rest), entry = 64 * word + bit;
             rest ^= uint64_t{1} << bit;
             const Record& r = batch.records[entry];
-            const F16 raw = set1(r.opacity) * exp_of_minus(sigma_at(r, x, y));
-            const F16 alpha = min(raw, most);
-            const M16 hit = (alpha >= least) & (set1(first + static_cast<float>(entry)) < p.end);
+            const F16 raw = set1(r.opacity) * exp2(exponent_at(r, x, y));
+            const F16 alpha = min(most, raw);
+            const M16 hit = and_above(alpha >= least, p.end, set1(r.number));
             const F16 inverse = reciprocal(one - alpha);
             t = select(hit, t * inverse, t);
             const F16 weight = select(hit, alpha * t);
@@ -110,10 +110,10 @@ static inline void block_backward(const LrmTask& task, const Batch& batch, const
             value = fma(p.green, set1(r.green), value);
             value = fma(p.blue, set1(r.blue), value);
             value = fma(p.depth, set1(r.depth), value);
-            const F16 grad_alpha = fms(t, value, behind * inverse);
+            const F16 minus_grad_alpha = fnma(t, value, behind * inverse);
             behind = fma(weight, value, behind);
             const int n = waiting.count++;
-            waiting.sigma[n] = select(hit & (raw <= most), zero() - raw * grad_alpha);
+            waiting.sigma[n] = select(and_at_most(hit, raw, most), raw * minus_grad_alpha);
             waiting.weight[n] = weight;
             waiting.x[n] = r.x, waiting.y[n] = r.y;
             waiting.entry[n] = static_cast<uint16_t>(entry);
@@ -123,33 +123,42 @@ static inline void block_backward(const LrmTask& task, const Batch& batch, const
     p.transmittance = t, p.behind = behind;
 }
 
-// Gather the entries that some block took, and clear their accumulators. Returns whether there are any.
-static inline bool fill_backward(const Image& lists, const Record* records, uint32_t position, const BlockBits& taken,
-                                 Batch& batch, uint64_t* some, float* accumulators) {
-    const ListEntry* list = lists.list.get<ListEntry>() + position;
-    uint64_t any_entry = 0;
+// Call take(entry) for the entries of a batch that some block took. Returns whether there are any.
+template <class Take>
+static inline bool for_each_taken(const BlockBits& taken, Take take) {
+    bool some = false;
     for (int word = 0; word < kBatch / 64; ++word) {
-        some[word] = 0;
-        for (int block = 0; block < 16; ++block) some[word] |= taken.words[block][word];
-        any_entry |= some[word];
-        for (uint64_t rest = some[word]; rest; rest &= rest - 1) {
-            const int entry = 64 * word + __builtin_ctzll(rest);
-            store(&batch.records[entry].x, load(&records[list[entry].record].x));
-            store(accumulators + 16 * entry, zero());
-        }
+        uint64_t rest = 0;
+        for (int block = 0; block < 16; ++block) rest |= taken.words[block][word];
+        some |= rest != 0;
+        for (; rest; rest &= rest - 1) take(64 * word + __builtin_ctzll(rest));
     }
-    return any_entry != 0;
+    return some;
+}
+
+// Gather the entries that some block took, clear their accumulators, and ask for the memory of their gradients.
+static inline bool fill_backward(const ListEntry* list, const Record* records, const float* slot_gradients,
+                                 uint32_t offset, const BlockBits& taken, Batch& batch, float* accumulators) {
+    return for_each_taken(taken, [&](int entry) {
+        const ListEntry& from = list[offset + entry];
+        store(&batch.records[entry].x, load(&records[from.record].x));
+        batch.records[entry].number = static_cast<float>(offset + entry);
+        store(accumulators + 16 * entry, zero());
+        const float* slot = slot_gradients + static_cast<size_t>(from.slot) * kSlotFloats;
+        __builtin_prefetch(slot, 1);
+        __builtin_prefetch(slot + kSlotFloats - 1, 1);
+    });
 }
 
 static void draw_tile_backward(const LrmTask& task, const LrmGradients& grads, Context& context, int image, int tile) {
     const Image& lists = context.image[image];
     const uint32_t begin = lists.tile_begin.get<uint32_t>()[tile];
-    const uint32_t end = lists.tile_begin.get<uint32_t>()[tile + 1];
+    const uint32_t total = lists.tile_begin.get<uint32_t>()[tile + 1] - begin;
     const BlockBits* taken = lists.taken.get<BlockBits>() + first_batch(begin, tile);
     const Record* records = context.records.get<Record>() + image * context.records_per_image();
     float* slot_gradients = lists.slot_gradients.get<float>();
     uint8_t* used = lists.slot_used.get<uint8_t>();
-    const ListEntry* list = lists.list.get<ListEntry>();
+    const ListEntry* list = lists.list.get<ListEntry>() + begin;
     const uint32_t inside = blocks_inside(task, context, tile);
     alignas(64) float background_sums[48] = {};
     PixelGradients pixels[16];
@@ -160,25 +169,24 @@ static void draw_tile_backward(const LrmTask& task, const LrmGradients& grads, C
     Waiting waiting;
     waiting.count = 0;
     alignas(64) float accumulators[16 * kBatch];
-    for (int64_t number = (static_cast<int64_t>(end) - begin + kBatch - 1) / kBatch - 1; number >= 0; --number) {
-        const uint32_t offset = static_cast<uint32_t>(number * kBatch);
-        uint64_t some[kBatch / 64];
-        if (!fill_backward(lists, records, begin + offset, taken[number], batch, some, accumulators)) continue;
-        for (int block = 0; block < 16; ++block) {
+    for (int number = static_cast<int>((total + kBatch - 1) / kBatch) - 1; number >= 0; --number) {
+        const uint32_t offset = static_cast<uint32_t>(number) * kBatch;
+        const bool some = fill_backward(list, records, slot_gradients, offset, taken[number], batch, accumulators);
+        if (number)
+            for_each_taken(taken[number - 1],
+                           [&](int entry) { __builtin_prefetch(records + list[offset - kBatch + entry].record); });
+        for (int block = 0; some && block < 16; ++block) {
             F16 x, y;
             block_pixels(context, tile, block, x, y);
             if (inside >> block & 1u)
-                block_backward(task, batch, taken[number].words[block], x, y, static_cast<float>(offset), pixels[block],
-                               waiting, accumulators);
+                block_backward(task, batch, taken[number].words[block], x, y, pixels[block], waiting, accumulators);
         }
-        for (int word = 0; word < kBatch / 64; ++word)
-            for (uint64_t rest = some[word]; rest; rest &= rest - 1) {
-                const int entry = 64 * word + __builtin_ctzll(rest);
-                const uint32_t slot = list[begin + offset + entry].slot;
-                used[slot] = 1;
-                std::memcpy(slot_gradients + static_cast<size_t>(slot) * kSlotFloats, accumulators + 16 * entry,
-                            kSlotFloats * sizeof(float));
-            }
+        for_each_taken(taken[number], [&](int entry) {
+            const uint32_t slot = list[offset + entry].slot;
+            used[slot] = 1;
+            std::memcpy(slot_gradients + static_cast<size_t>(slot) * kSlotFloats, accumulators + 16 * entry,
+                        kSlotFloats * sizeof(float));
+        });
     }
     float* out = context.background_sums.get<float>() + 3 * (static_cast<size_t>(image) * context.tiles + tile);
     for (int c = 0; c < 3; ++c) {
