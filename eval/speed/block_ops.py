@@ -12,7 +12,8 @@ from lrm_ttt.eval.speed.ceilings import DTYPES
 from lrm_ttt.eval.speed.config import SpeedConfig
 from lrm_ttt.eval.speed.op import Function, Op, Tensors
 from lrm_ttt.eval.speed.op_tensors import Maker
-from lrm_ttt.eval.speed.variants import Named, feed_by_the_book, named_ops, preferring, variants
+from lrm_ttt.eval.speed.variants import Named, backend_of, feed_by_the_book, named_ops, preferring, variants
+from lrm_ttt.kernels.fast_weight import cpu
 from lrm_ttt.layers.attention import WindowAttention
 from lrm_ttt.layers.feed_forward import FeedForward
 
@@ -60,7 +61,7 @@ def _memory(maker: Maker, dtype: str) -> Iterator[Op]:
         ("memory query", size, maker.read, 3 * products, products_within),
         ("Newton-Schulz", f"3 x {side} x {hidden}", maker.steps, iterations, steps_within),
     ):
-        ways = _ways(named_ops(heads)[name], maker)
+        ways = _ways(named_ops(heads, backend_of(maker.device))[name], maker)
         yield Op(name, sizes, dtype, inputs, ways, work, tolerance=tolerance, backward_work=(WITH_BACKWARD - 1) * work)
 
 
@@ -72,9 +73,10 @@ def _layers(maker: Maker, views: int, window: int, dtype: str) -> Iterator[Op]:
     heads = (views, width // backbone.attention_head_dim, window, backbone.attention_head_dim)
     attend, feed = _calling(attention), _calling(feed_forward)
     scores = 4.0 * maker.tokens * window * width
+    native = feed if cpu.AVAILABLE and maker.device.type == "cpu" else None
     for name, module, named, extra in (
         ("window attention", attention, Named(attend, preferring(attend, heads, maker.device)), scores),
-        ("MLP", feed_forward, Named(feed_by_the_book, feed, native=("forward",)), 0.0),
+        ("MLP", feed_forward, Named(feed_by_the_book, native, native=("forward",)), 0.0),
     ):
         products = 2.0 * maker.tokens * sum(weight.numel() for weight in module.parameters() if weight.ndim == 2)
         backward = (WITH_BACKWARD - 1) * products + (ATTENTION_WITH_BACKWARD - 1) * extra
@@ -108,7 +110,7 @@ def _pointwise(maker: Maker, views: int, dtype: str) -> Iterator[Op]:
             size,
             dtype,
             inputs,
-            _ways(named_ops(heads)[name], maker),
+            _ways(named_ops(heads, backend_of(maker.device))[name], maker),
             float(moved),
             "GB/s",
             tolerance=TOLERANCES[dtype][0],

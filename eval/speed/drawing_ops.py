@@ -10,7 +10,7 @@ from torch import Tensor
 from lrm_ttt.eval.speed.config import SpeedConfig
 from lrm_ttt.eval.speed.gaussian_clouds import orbit_cameras, random_scene
 from lrm_ttt.eval.speed.op import Function, Op, Tensors, Variant
-from lrm_ttt.eval.speed.variants import OURS, REFERENCE
+from lrm_ttt.eval.speed.variants import NATIVE, OURS, REFERENCE
 from lrm_ttt.kernels.plane_sweep.cpu import library, plane_sweep_cpu
 from lrm_ttt.kernels.plane_sweep.reference import plane_sweep_reference
 from lrm_ttt.kernels.rasterizer.op import available_backends, rasterize
@@ -65,9 +65,7 @@ def _rasterizer(
     ours = "gsplat" if device.type == "cuda" else "cpu"
     variants = (
         Variant(REFERENCE, None, "not run: too large") if large else Variant(REFERENCE, drawing("reference")),
-        Variant(
-            f"{OURS}, {'gsplat' if ours == 'gsplat' else 'native'}", None if lacks[ours] else drawing(ours), lacks[ours]
-        ),
+        Variant(f"{OURS}, gsplat" if ours == "gsplat" else NATIVE, None if lacks[ours] else drawing(ours), lacks[ours]),
     )
     name = "rasterizer + backward" if backward else "rasterizer"
     return Op(
@@ -84,7 +82,7 @@ def _rasterizer(
 
 def _sweep(views: int, side: int, planes: int, device: torch.device) -> Op:
     native = None if library() is None or device.type != "cpu" else _costs(plane_sweep_cpu)
-    variants = (Variant(REFERENCE, _costs(plane_sweep_reference)), Variant(f"{OURS}, native", native))
+    variants = (Variant(REFERENCE, _costs(plane_sweep_reference)), Variant(NATIVE, native))
     size = f"{views} x {side} x {side}, {planes} planes"
     inputs = functools.partial(_swept, views, side, planes, device)
     # The greatest difference of one pixel: a float32 ray can fall to the other side of an image's border.

@@ -17,7 +17,7 @@ def record_kernels(rows: Sequence[Row], device: torch.device) -> dict[str, float
     if device.type != "cuda":
         return {}
     found = {}
-    for name, named in named_ops(1).items():
+    for name, named in named_ops(1, "triton").items():
         own = [row for row in rows if row.stage == "ops" and row.name in (name, f"{name} + backward")]
         ours = [row for row in own if row.variant == TRITON and row.check]
         if not ours:

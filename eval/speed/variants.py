@@ -1,9 +1,8 @@
 """The ways in which an operation of the memory is computed: by the book, compiled, and by our own kernels."""
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,10 +11,9 @@ from torch.nn.functional import gelu, linear
 from lrm_ttt.errors import BackendUnavailable
 from lrm_ttt.eval.speed.op import Function, Tensors, Variant
 from lrm_ttt.kernels.attention.choice import prefer_attention
-from lrm_ttt.kernels.backend import VARIABLE, choose
+from lrm_ttt.kernels.backend import choose
 from lrm_ttt.kernels.epilogues.op import qkv_silu
 from lrm_ttt.kernels.epilogues.reference import qkv_silu_reference
-from lrm_ttt.kernels.fast_weight import cpu
 from lrm_ttt.kernels.fast_weight.op import fast_weight_gradients, query_fast_weights
 from lrm_ttt.kernels.fast_weight.reference import (
     Gradients,
@@ -30,11 +28,12 @@ from lrm_ttt.kernels.gaussian_finish.reference import finish_reference
 from lrm_ttt.kernels.newton_schulz.op import newton_schulz
 from lrm_ttt.kernels.newton_schulz.reference import newton_schulz_reference
 
-REFERENCE, COMPILED, OURS, TRITON = "reference", "compiled", "ours", "ours, triton"
+REFERENCE, COMPILED, OURS = "reference", "compiled", "ours"
+TRITON, NATIVE = f"{OURS}, triton", f"{OURS}, native"
 
 
 class Named(NamedTuple):
-    """An operation: by the book, as the library calls it, and the name under which backends know it.
+    """An operation: by the book, as the library calls it, and the name under which backends know it ("": no choice).
 
     `native` are the passes that have code for x86 processors with matrix units.
     """
@@ -91,23 +90,36 @@ def _finish(function: Callable[..., Finished]) -> Function:
     return call
 
 
-def named_ops(num_heads: int) -> dict[str, Named]:
-    """Return the operations that have kernels of their own, by what tables call them."""
+def backend_of(device: torch.device) -> str:
+    """Return the backend of our kernels on a kind of device, in the words of kernels/backend.py."""
+    return "triton" if device.type == "cuda" else "cpu"
+
+
+def named_ops(num_heads: int, backend: str) -> dict[str, Named]:
+    """Return the operations that have kernels of their own, by what tables call them; ours runs on the backend."""
 
     def projections(function: Callable[[Tensor, int], tuple[Tensor, ...]]) -> Function:
         return lambda projected: tuple(function(projected, num_heads))
 
+    def ours(function: Callable[..., Any]) -> Callable[..., Any]:
+        return functools.partial(function, backend=backend)
+
     both, forward = ("forward", "backward"), ("forward",)
-    gradients = _gradients(gradients_reference), _gradients(fast_weight_gradients)
-    steps: tuple[Function, Function] = lambda x: (newton_schulz_reference(x),), lambda x: (newton_schulz(x),)
+    gradients = _gradients(gradients_reference), _gradients(ours(fast_weight_gradients))
+    query = _query(query_reference), _query(ours(query_fast_weights))
+    steps = _steps(newton_schulz_reference), _steps(ours(newton_schulz))
     return {
         "memory gradients": Named(*gradients, "fast_weight_gradients", forward),
-        "memory query": Named(_query(query_reference), _query(query_fast_weights), "query_fast_weights", forward),
+        "memory query": Named(*query, "query_fast_weights", forward),
         "Newton-Schulz": Named(*steps, "newton_schulz", both),
         "memory commit": Named(_commit),
-        "memory projections": Named(projections(qkv_silu_reference), projections(qkv_silu), "qkv_silu"),
-        "Gaussian finish": Named(_finish(finish_reference), _finish(finish_gaussians), "gaussian_finish"),
+        "memory projections": Named(projections(qkv_silu_reference), projections(ours(qkv_silu)), "qkv_silu"),
+        "Gaussian finish": Named(_finish(finish_reference), _finish(ours(finish_gaussians)), "gaussian_finish"),
     }
+
+
+def _steps(function: Callable[[Tensor], Tensor]) -> Function:
+    return lambda matrices: (function(matrices),)
 
 
 def variants(named: Named, dtype: torch.dtype, device: torch.device, compiled: bool) -> tuple[Variant, ...]:
@@ -120,36 +132,15 @@ def variants(named: Named, dtype: torch.dtype, device: torch.device, compiled: b
 
 def _ours(named: Named, dtype: torch.dtype, device: torch.device) -> Variant | None:
     """Return our kernel, or None where this kind of device has none."""
-    public = named.public
-    if public is None or (device.type != "cuda" and not named.native):
+    on_gpu, backend = device.type == "cuda", backend_of(device)
+    if named.public is None or not (on_gpu or named.native):
         return None
-    if device.type != "cuda":
-        if not cpu.AVAILABLE or dtype != torch.bfloat16:
-            return Variant(f"{OURS}, native", None, "no matrix units for bf16")
-        return Variant(f"{OURS}, native", public, differentiable="backward" in named.native)
+    differentiable = on_gpu or "backward" in named.native
     if not named.backend_name:
-        return Variant(OURS, public)
+        return Variant(OURS, named.public, differentiable=differentiable)
+    name = TRITON if on_gpu else NATIVE
     try:
-        choose(named.backend_name, device, dtype, backend="triton")
+        choose(named.backend_name, device, dtype, backend=backend)
     except BackendUnavailable as error:
-        return Variant(TRITON, None, str(error))
-
-    def ours(*inputs: Tensor) -> Tensors:
-        with _asked_for("triton"):
-            return public(*inputs)
-
-    return Variant(TRITON, ours)
-
-
-@contextlib.contextmanager
-def _asked_for(backend: str) -> Iterator[None]:
-    """Let the kernels called within run on this backend, or say why they cannot."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = backend
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
+        return Variant(name, None, str(error))
+    return Variant(name, named.public, differentiable=differentiable)

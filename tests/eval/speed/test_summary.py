@@ -1,6 +1,7 @@
 """Ratios and linearity are computed from the rows, and speeds are told of what passed alone."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -9,8 +10,18 @@ from lrm_ttt.eval.speed import kernel_records
 from lrm_ttt.eval.speed.rows import NO_TIME, Row, table_line
 from lrm_ttt.eval.speed.summary import notes, summary
 from lrm_ttt.eval.speed.timing import Timing
+from lrm_ttt.eval.speed.variants import named_ops
+from tests.helpers.shared import CHECKOUT
 
 GPU = torch.device("cuda", 0)
+CHOICE = re.compile(r'choose\("(\w+)"')
+
+
+def test_every_op_with_a_choice_of_backends_is_measured() -> None:
+    """What is not measured would never be chosen."""
+    sources = [path.read_text() for path in (CHECKOUT / "kernels").rglob("*.py")]
+    chosen = {name for source in sources for name in CHOICE.findall(source)}
+    assert chosen == {named.backend_name for named in named_ops(1, "triton").values()} - {""}
 
 
 def timed(row: Row, seconds: float) -> Row:
