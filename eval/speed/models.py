@@ -40,7 +40,7 @@ class Team(contextlib.AbstractContextManager["Team"]):
             (child, place) for child, group in zip(children, groups, strict=True) for place in range(len(group))
         ]
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         for child, _ in self._homes:
             child.end()
 
