@@ -1,18 +1,22 @@
 """Measure the native backend: `python -m tests.kernels.rasterizer.benchmark [instruction set]`.
 
 Prints, for one and two threads, milliseconds of the forward pass and of both passes (least of several runs): processor
-time for one thread, wall time for two.
+time for one thread, wall time for two. Then how many times as long the torch formulation takes, on one thread.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from lrm_ttt.eval.speed.gaussian_clouds import random_scene
+from lrm_ttt.kernels.rasterizer.constants import EPS2D, FAR, MAX_ALPHA, MIN_ALPHA, NEAR, Settings
 from lrm_ttt.kernels.rasterizer.cpu import instruction_set
 from lrm_ttt.kernels.rasterizer.op import rasterize
+from lrm_ttt.kernels.rasterizer.reference import project_covariances, rotation_matrices
 
 # Height, width, Gaussians, scenes, views.
 CASES = [
@@ -26,9 +30,23 @@ CASES = [
 ]
 
 
+# Height, width, Gaussians, scenes, views, as above: here the torch formulation is timed too.
+COMPARED = (128, 128, 50_000, 1, 1)
+
+
+def covered_pixels(scene: dict[str, Tensor], height: int, width: int) -> float:
+    """Return the mean area of the ellipses in which a Gaussian's alpha is 1/255 or more, in the first view."""
+    settings = Settings(height, width, NEAR, FAR, EPS2D, False, MAX_ALPHA, True)
+    rotation, translation = scene["world_to_cam"][0, 0, :3, :3], scene["world_to_cam"][0, 0, :3, 3]
+    axes = rotation_matrices(scene["wxyz"][0]) * scene["scales"][0, :, None]
+    in_camera = scene["means"][0] @ rotation.mT + translation
+    sharp = project_covariances(in_camera, axes @ axes.mT, rotation, scene["intrinsics"][0, 0], settings)
+    areas = math.pi * torch.linalg.det(sharp + EPS2D * torch.eye(2)).sqrt()
+    return float((2 * torch.log(scene["opacities"][0] / MIN_ALPHA).clamp(min=0) * areas).mean())
+
+
 def least_ms(run: Callable[[], None], clock: Callable[[], float], seconds: float = 2.0) -> float:
-    """Return the least time of one run, in milliseconds, after two to warm up."""
-    run()
+    """Return the least time of one run, in milliseconds, after one to warm up."""
     run()
     least, until = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < until or least == float("inf"):
@@ -38,33 +56,56 @@ def least_ms(run: Callable[[], None], clock: Callable[[], float], seconds: float
     return 1000 * least
 
 
+def passes(scene: dict[str, Tensor], height: int, width: int, backend: str) -> tuple[Callable[[], None], ...]:
+    """Return a function that draws, and one that draws and takes every gradient but the camera's."""
+    leaves = [scene[name].requires_grad_() for name in ("means", "wxyz", "scales", "opacities", "sh")]
+    target = torch.rand(*scene["world_to_cam"].shape[:2], 3, height, width)
+
+    def forward() -> None:
+        with torch.no_grad():
+            rasterize(**scene, image_size=(height, width), backend=backend)
+
+    def both() -> None:
+        drawn = rasterize(**scene, image_size=(height, width), backend=backend)
+        torch.autograd.backward(drawn, (target, target[:, :, :1], target[:, :, :1]))
+        for leaf in leaves:
+            leaf.grad = None
+
+    return forward, both
+
+
 def measure(case: tuple[int, int, int, int, int]) -> str:
     """Return a line of a Markdown table."""
     height, width, num_gaussians, num_scenes, num_views = case
     scene = random_scene(num_gaussians, height, width, num_scenes=num_scenes, num_views=num_views)
-    leaves = {name: scene[name].requires_grad_() for name in ("means", "wxyz", "scales", "opacities", "sh")}
-    target = torch.rand(num_scenes, num_views, 3, height, width)
-
-    def forward() -> None:
-        with torch.no_grad():
-            rasterize(**scene, image_size=(height, width), backend="cpu")
-
-    def both() -> None:
-        drawn = rasterize(**scene, image_size=(height, width), backend="cpu")
-        torch.autograd.backward(drawn, (target, target[:, :, :1], target[:, :, :1]))
-        for leaf in leaves.values():
-            leaf.grad = None
-
-    columns = []
+    columns = [f"{covered_pixels(scene, height, width):.0f}"]
+    functions = passes(scene, height, width, "cpu")
     for threads, clock in ((1, time.process_time), (2, time.perf_counter)):
         torch.set_num_threads(threads)
-        columns.append(f"{least_ms(forward, clock):.1f} / {least_ms(both, clock):.1f}")
+        columns.append(" / ".join(f"{least_ms(run, clock):.1f}" for run in functions))
     return f"| {num_scenes} x {num_views} of {height}x{width} | {num_gaussians // 1000}k | {' | '.join(columns)} |"
+
+
+def times_as_long() -> float:
+    """Return the time of the torch formulation over the native backend's, both passes, on one thread."""
+    torch.set_num_threads(1)
+    height, width, num_gaussians, *_ = COMPARED
+    scene = random_scene(num_gaussians, height, width)
+    native, plain = (
+        least_ms(passes(scene, height, width, backend)[1], time.process_time) for backend in ("cpu", "reference")
+    )
+    return plain / native
 
 
 if __name__ == "__main__":
     name = instruction_set(*sys.argv[1:2])
-    sys.stdout.write(f"| images | Gaussians | {name}, one thread | two threads |\n|---|---|---|---|\n")
+    sys.stdout.write(
+        f"| images | Gaussians | pixels of each | {name}, one thread | two threads |\n|---|---|---|---|---|\n"
+    )
     for each in CASES:
         sys.stdout.write(measure(each) + "\n")
         sys.stdout.flush()
+    height, width, num_gaussians, *_ = COMPARED
+    sys.stdout.write(
+        f"torch takes {times_as_long():.0f} times as long at {height}x{width}, {num_gaussians} Gaussians\n"
+    )

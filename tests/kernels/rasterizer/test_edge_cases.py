@@ -10,7 +10,7 @@ from lrm_ttt.errors import BackendUnavailable, LrmTttError
 from lrm_ttt.eval.speed.gaussian_clouds import random_scene
 from lrm_ttt.kernels.rasterizer import cpu, op
 from lrm_ttt.kernels.rasterizer.op import Rasterized, rasterize
-from lrm_ttt.kernels.rasterizer.recycled import MIN_BYTES, RecycledMemory
+from lrm_ttt.kernels.rasterizer.recycled import ALIGNMENT, MIN_BYTES, RecycledMemory
 
 SIZE = (18, 22)
 BACKENDS = [
@@ -169,5 +169,6 @@ def test_recycled_memory_is_never_shared() -> None:
     assert (view == 1).all()
     assert (second == 2).all()
     assert len({address, second.data_ptr(), third.data_ptr()}) == 3
+    assert not any(tensor.data_ptr() % ALIGNMENT for tensor in (second, third))
     del view
     assert memory.empty(shape).data_ptr() == address
