@@ -77,7 +77,7 @@ def prefer_attention(
     recomputation too, `checkpoint(..., context_fn=lambda: (prefer_attention(...), prefer_attention(...)))`, because
     kernels differ in what they save for the backward pass.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or not math.prod(shape):
         return contextlib.nullcontext()
     windows, heads, num_queries, channels = shape
     case = AttentionCase((windows, heads, num_queries, channels), num_keys or num_queries, dtype, training)

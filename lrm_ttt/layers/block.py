@@ -1,11 +1,13 @@
 """One block: window attention, memory, MLP, each behind a layer norm and added to the residual stream."""
 
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lrm_ttt.kernels.attention.choice import prefer_attention
 from lrm_ttt.kernels.fast_weight.weights import FastWeights
 from lrm_ttt.layers.attention import KeyValues, SoftmaxMemory, WindowAttention
 from lrm_ttt.layers.config import MemoryConfig
@@ -60,6 +62,16 @@ class Block(nn.Module):
         self.feed_forward_norm = LayerNorm(width)
         self.feed_forward = FeedForward(width, feed_forward_multiple)
 
+    def preference(self, x: Float[Tensor, "b n d"], window: int, dtype: torch.dtype) -> AbstractContextManager[None]:
+        """Return the context to `enter` in: windows attend by the kernel that was measured to be the fastest.
+
+        It is no part of what is compiled, and as part of the passes it holds for recomputed ones too.
+        """
+        batch, num_tokens, width = x.shape
+        head_dim = self.attention.head_dim
+        shape = batch * (num_tokens // window), width // head_dim, window, head_dim
+        return prefer_attention(shape, dtype, x.device, torch.is_grad_enabled())
+
     def enter(self, x: Float[Tensor, "b n d"], window: int, dtype: torch.dtype) -> tuple[Float[Tensor, "b n d"], Any]:
         """Mix the tokens of each window of `window` consecutive tokens, and say what they tell the memory."""
         batch, num_tokens, width = x.shape
@@ -92,7 +104,8 @@ class Block(nn.Module):
 
         They write in chunks of so many (None: all at once); each reads at once (`causal`) or all at the end.
         """
-        x, tokens = self.enter(x, window, dtype)
+        with self.preference(x, window, dtype):
+            x, tokens = self.enter(x, window, dtype)
         if chunks is None:
             memory = self.memory.update(memory, tokens, newton_schulz_dtype)
             return self.leave(x, tokens, memory, dtype), memory
@@ -109,5 +122,6 @@ class Block(nn.Module):
         self, x: Float[Tensor, "b n d"], memory: Memory, window: int, dtype: torch.dtype
     ) -> Float[Tensor, "b n d"]:
         """Run query tokens: they attend in windows and read the memory, and leave no trace."""
-        x, tokens = self.enter(x, window, dtype)
+        with self.preference(x, window, dtype):
+            x, tokens = self.enter(x, window, dtype)
         return self.leave(x, tokens, memory, dtype)

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu, softplus
+from torch.nn.functional import linear, softplus
 
+from lrm_ttt.kernels.epilogues.op import qkv_silu
 from lrm_ttt.kernels.fast_weight.elastic import ElasticRates
 from lrm_ttt.kernels.fast_weight.op import commit_fast_weights, fast_weight_gradients, query_fast_weights
 from lrm_ttt.kernels.fast_weight.reference import Gradients, InnerRates
@@ -16,8 +17,6 @@ from lrm_ttt.layers.config import MemoryConfig
 from lrm_ttt.layers.norms import Linear, RMSNorm
 from lrm_ttt.parallel.collectives import sum_over
 from lrm_ttt.parallel.view_group import ALONE, ViewGroup
-
-NORM_EPSILON = 1e-5
 
 
 class MemoryTokens(NamedTuple):
@@ -65,12 +64,10 @@ class FastWeightMemory(nn.Module):
     def tokens(self, x: Float[Tensor, "b n d"]) -> MemoryTokens:
         """Project normalised tokens to queries, keys, values and inner learning rates (the latter in fp32)."""
         batch, num_tokens, _ = x.shape
-        split = self.qkv(x).reshape(batch, num_tokens, 3, self.num_heads, -1)
-        # Each by itself: what comes out then lies together, which products want.
-        q, k, v = (silu(part) for part in split.permute(2, 0, 3, 1, 4).unbind(0))
+        q, k, v = qkv_silu(self.qkv(x), self.num_heads)
         raw = linear(x.to(self.inner_lr.weight.dtype), self.inner_lr.weight, self.inner_lr.bias)
         rates = softplus(raw + self.rate_offset).reshape(batch, num_tokens, 3, self.num_heads)
-        return MemoryTokens(_unit(q), _unit(k), v, InnerRates(*rates.permute(2, 0, 3, 1)[..., None].unbind(0)))
+        return MemoryTokens(q, k, v, InnerRates(*rates.permute(2, 0, 3, 1)[..., None].unbind(0)))
 
     def update(self, memory: FastWeights, tokens: MemoryTokens, newton_schulz_dtype: torch.dtype | None) -> FastWeights:
         """Write one chunk of tokens."""
@@ -98,9 +95,3 @@ class FastWeightMemory(nn.Module):
         per_head = self.config.output_norm == "per_head"
         normed = self.out_norm(read).flatten(-2) if per_head else self.out_norm(read.flatten(-2))
         return self.out(normed)
-
-
-def _unit(x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
-    """Divide by the L2 norm, which is taken in fp32."""
-    wide = x.float() if x.dtype == torch.bfloat16 else x
-    return (wide / (wide.square().sum(-1, keepdim=True).sqrt() + NORM_EPSILON)).to(x.dtype)

@@ -115,6 +115,12 @@ def test_while_a_graph_is_recorded_only_what_is_known_is_preferred(
     assert len(held) == 1
 
 
+def test_nothing_is_tried_on_no_tokens(as_if_on_cuda: Callable[[Verdict], list[AttentionCase]]) -> None:
+    held = as_if_on_cuda(Verdict({"flash": 1e-3}, {}))
+    with prefer_attention((0, 2, 3, 4), torch.bfloat16, torch.device("cuda", 0)):
+        assert not held
+
+
 def test_large_cases_are_tried_in_part() -> None:
     views = AttentionCase((16, 12, 8040, 64), 8040, torch.bfloat16, False)
     assert views.cut() == views

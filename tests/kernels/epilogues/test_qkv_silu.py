@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lrm_ttt.errors import BackendUnavailable
 from lrm_ttt.kernels.epilogues.op import qkv_silu
 from tests.helpers.triton import SHARED_MEMORY, compile_for_sm90, run_interpreted, skip_without_triton
 
@@ -27,6 +28,14 @@ def test_queries_and_keys_have_norm_one() -> None:
     q, k, v = qkv_silu(projected, num_heads=3)
     torch.testing.assert_close(torch.cat([q, k]).norm(dim=-1), torch.ones(4, 3, 5), rtol=1e-4, atol=0)
     assert (v >= -0.2785).all()
+
+
+def test_native_code_for_other_operations_is_no_reason_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    projected = torch.randn(2, 5, 36, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setenv("LRM_TTT_KERNELS", "cpu")
+    assert torch.equal(qkv_silu(projected, 3).q, qkv_silu(projected, 3, backend="reference").q)
+    with pytest.raises(BackendUnavailable, match="no native code"):
+        qkv_silu(projected, 3, backend="cpu")
 
 
 def test_interpreted_the_kernels_do_what_the_reference_does() -> None:
