@@ -11,6 +11,15 @@ from lrm_ttt.kernels.triton_support import check_same, jit
 TILES = Tiles(128, 128, 64, 8, 3)
 
 
+@jit
+def hidden_parts(gate, lifted, to_hidden):
+    """Return the three results before their rates, of k gate, k up and v down^T."""
+    sigmoid = tl.sigmoid(gate)
+    gate_values = gate * sigmoid
+    slope = sigmoid + gate_values * (1 - sigmoid)
+    return to_hidden * lifted * slope, to_hidden * gate_values, gate_values * lifted
+
+
 @jit(do_not_specialize=["n", "batch_n"])
 def hidden_grads_kernel(
     before_gate, up_values, v, down, rates, out, n, d, f, batch_n,
@@ -48,16 +57,10 @@ def hidden_grads_kernel(
         valid = row_there[:, None] & (first_column + columns < f)[None, :]
         gate = tl.load(before_gate + base + here, valid, other=0.0).to(tl.float32)
         lifted = tl.load(up_values + base + here, valid, other=0.0).to(tl.float32)
-        sigmoid = tl.sigmoid(gate)
-        gate_values = gate * sigmoid
-        slope = sigmoid + gate_values * (1 - sigmoid)
-        to_gate = halves[half] * lifted * slope * gate_rate
-        to_up = halves[half] * gate_values * up_rate
-        out_at = out + base
-        tl.store(out_at + here, to_gate.to(out.dtype.element_ty), valid)
-        tl.store(out_at + size + here, to_up.to(out.dtype.element_ty), valid)
-        hidden = gate_values * lifted * down_rate
-        tl.store(out_at + 2 * size + here, hidden.to(out.dtype.element_ty), valid)
+        to_gate, to_up, hidden = hidden_parts(gate, lifted, halves[half])
+        parts = to_gate * gate_rate, to_up * up_rate, hidden * down_rate
+        for which in tl.static_range(3):
+            tl.store(out + base + which * size + here, parts[which].to(out.dtype.element_ty), valid)
 
 
 @torch.library.custom_op("lrm_ttt::hidden_grads", mutates_args=())

@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lrm_ttt.kernels.fast_weight.tiles import Tiles, half_tiles
+from lrm_ttt.kernels.fast_weight.triton_hidden_grads import hidden_parts
 from lrm_ttt.kernels.triton_support import check_same, jit
 
 # Tiles of 128 x 128 would spill.
@@ -77,22 +78,19 @@ def hidden_grads_backward_kernel(
         gate = tl.load(before_gate + base + here, valid, other=0.0).to(tl.float32)
         lifted = tl.load(up_values + base + here, valid, other=0.0).to(tl.float32)
         toward, by_hidden = to_quarters[part], from_quarters[part]
-        sigmoid = tl.sigmoid(gate)
-        gate_values = gate * sigmoid
-        # The results once more, and with them the gradients of the rates.
-        to_gate = toward * lifted * (sigmoid + gate_values * (1 - sigmoid))
-        to_up, hidden = toward * gate_values, gate_values * lifted
-        tl.store(results + base + here, (to_gate * gate_rate).to(kind), valid)
-        tl.store(results + base + size + here, (to_up * up_rate).to(kind), valid)
-        tl.store(results + base + 2 * size + here, (hidden * down_rate).to(kind), valid)
         by_gate = tl.load(from_gate + base + here, valid, other=0.0).to(tl.float32)
         by_up = tl.load(from_up + base + here, valid, other=0.0).to(tl.float32)
+        # The results once more, and with them the gradients of the rates.
+        to_gate, to_up, hidden = hidden_parts(gate, lifted, toward)
         gate_sum += tl.sum(by_gate * to_gate, 1)
         up_sum += tl.sum(by_up * to_up, 1)
         down_sum += tl.sum(by_hidden * hidden, 1)
+        parts = to_gate * gate_rate, to_up * up_rate, hidden * down_rate
         flow = flow_back(gate, lifted, toward, by_gate * gate_rate, by_up * up_rate, by_hidden * down_rate)
         for which in tl.static_range(3):
-            tl.store(gradients + base + which * size + here, flow[which].to(kind), valid)
+            at = base + which * size
+            tl.store(results + at + here, parts[which].to(kind), valid)
+            tl.store(gradients + at + here, flow[which].to(kind), valid)
     sum_at = sums + tile.to(tl.int64) * 3 * batch_n + start + rows
     tl.store(sum_at, gate_sum, row_there)
     tl.store(sum_at + batch_n, up_sum, row_there)
