@@ -1,5 +1,8 @@
 """v down^T with everything pointwise behind it, the inner rates too: the third product is not written to memory."""
 
+# The parameters of kernels have types of Triton's.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 import torch
 import triton
 import triton.language as tl

@@ -1,5 +1,8 @@
 """The backward of `hidden_grads`: two products that share their left side, and everything pointwise behind them."""
 
+# The parameters of kernels have types of Triton's.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 import torch
 import triton
 import triton.language as tl

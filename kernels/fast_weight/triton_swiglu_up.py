@@ -1,5 +1,8 @@
 """silu(x gate) * (x up) with the two products in one pass: neither is written to memory."""
 
+# The parameters of kernels have types of Triton's.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 import torch
 import triton
 import triton.language as tl

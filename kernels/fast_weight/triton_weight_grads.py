@@ -1,5 +1,8 @@
 """The three sums over tokens in one launch: too few tiles to fill a GPU one by one, or without splitting the sums."""
 
+# The parameters of kernels have types of Triton's.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 import torch
 import triton
 import triton.language as tl
