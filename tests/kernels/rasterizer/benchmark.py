@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lrm_ttt.eval.speed.gaussian_clouds import random_scene
-from lrm_ttt.kernels.rasterizer.constants import EPS2D, FAR, MAX_ALPHA, MIN_ALPHA, NEAR, Settings
+from lrm_ttt.kernels.rasterizer.constants import MIN_ALPHA, Settings
 from lrm_ttt.kernels.rasterizer.cpu import instruction_set
 from lrm_ttt.kernels.rasterizer.op import rasterize
 from lrm_ttt.kernels.rasterizer.reference import project_covariances, rotation_matrices
@@ -30,18 +30,18 @@ CASES = [
 ]
 
 
-# Height, width, Gaussians, scenes, views, as above: here the torch formulation is timed too.
-COMPARED = (128, 128, 50_000, 1, 1)
+# Height, width and Gaussians of the case in which the torch formulation is timed too.
+COMPARED = (128, 128, 50_000)
 
 
 def covered_pixels(scene: dict[str, Tensor], height: int, width: int) -> float:
     """Return the mean area of the ellipses in which a Gaussian's alpha is 1/255 or more, in the first view."""
-    settings = Settings(height, width, NEAR, FAR, EPS2D, False, MAX_ALPHA, True)
+    settings = Settings(height, width)
     rotation, translation = scene["world_to_cam"][0, 0, :3, :3], scene["world_to_cam"][0, 0, :3, 3]
     axes = rotation_matrices(scene["wxyz"][0]) * scene["scales"][0, :, None]
     in_camera = scene["means"][0] @ rotation.mT + translation
     sharp = project_covariances(in_camera, axes @ axes.mT, rotation, scene["intrinsics"][0, 0], settings)
-    areas = math.pi * torch.linalg.det(sharp + EPS2D * torch.eye(2)).sqrt()
+    areas = math.pi * torch.linalg.det(sharp + settings.eps2d * torch.eye(2)).sqrt()
     return float((2 * torch.log(scene["opacities"][0] / MIN_ALPHA).clamp(min=0) * areas).mean())
 
 
@@ -89,7 +89,7 @@ def measure(case: tuple[int, int, int, int, int]) -> str:
 def times_as_long() -> float:
     """Return the time of the torch formulation over the native backend's, both passes, on one thread."""
     torch.set_num_threads(1)
-    height, width, num_gaussians, *_ = COMPARED
+    height, width, num_gaussians = COMPARED
     scene = random_scene(num_gaussians, height, width)
     native, plain = (
         least_ms(passes(scene, height, width, backend)[1], time.process_time) for backend in ("cpu", "reference")
@@ -99,13 +99,9 @@ def times_as_long() -> float:
 
 if __name__ == "__main__":
     name = instruction_set(*sys.argv[1:2])
-    sys.stdout.write(
-        f"| images | Gaussians | pixels of each | {name}, one thread | two threads |\n|---|---|---|---|---|\n"
-    )
+    sys.stdout.write(f"| images | Gaussians | pixels of each | {name}, one thread | two threads |\n")
+    sys.stdout.write("|---|---|---|---|---|\n")
     for each in CASES:
         sys.stdout.write(measure(each) + "\n")
         sys.stdout.flush()
-    height, width, num_gaussians, *_ = COMPARED
-    sys.stdout.write(
-        f"torch takes {times_as_long():.0f} times as long at {height}x{width}, {num_gaussians} Gaussians\n"
-    )
+    sys.stdout.write("torch takes {:.0f} times as long at {}x{}, {} Gaussians\n".format(times_as_long(), *COMPARED))
