@@ -77,7 +77,9 @@ def _write(
     """Let the tokens of one chunk, given in slices, attend and write; `x` then holds what has attended."""
     mixer, kept, total = block.memory, [], None
     for part in parts:
-        attended, tokens = block.enter(_tokens(x[:, part]), x.shape[2], dtype)
+        rows = _tokens(x[:, part])
+        with block.preference(rows, x.shape[2], dtype):
+            attended, tokens = block.enter(rows, x.shape[2], dtype)
         x[:, part] = _rows(attended, x)
         if isinstance(mixer, SoftmaxMemory):
             # Copies, so that the queries that they lie among need not be kept.

@@ -3,8 +3,8 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
+from lrm_ttt.kernels.gaussian_finish.op import Activations, Rays, finish_gaussians
 from lrm_ttt.layers.initialisation import fill_normal
 from lrm_ttt.layers.norms import LayerNorm, Linear
 from lrm_ttt.layers.patches import patchify
@@ -40,23 +40,13 @@ class GaussianHead(nn.Module):
         )
 
     def _decode(self, features: Float[Tensor, "b v n d"], queries: ViewTokens, dtype: torch.dtype) -> Gaussians:
-        config = self.config
-        raw = self.linear(self.norm(features, dtype)).to(features.dtype)
-        raw = raw.reshape(*features.shape[:2], -1, 11 + 3 * self.num_sh)
-        position, sh, scale, rotation, opacity = raw.split([3, 3 * self.num_sh, 3, 4, 1], -1)
-        origins, directions = queries.views.cameras.rays()
-        rays = patchify(torch.cat([origins, directions], -1), self.patch_size)
-        origin, direction = rays.reshape(*features.shape[:2], -1, 6).split(3, -1)
-        share = position.mean(-1, keepdim=True)
+        config, cameras, (batch, num_views) = self.config, queries.views.cameras, features.shape[:2]
+        raw = self.linear(self.norm(features, dtype)).reshape(batch * num_views, -1, 11 + 3 * self.num_sh)
+        directions = patchify(cameras.rays()[1], self.patch_size).reshape(batch * num_views, -1, 3)
         if config.distance == "far":
-            distance = config.far * torch.sigmoid(share)
+            near, far = (torch.full_like(queries.ranges.far, bound) for bound in (0.0, config.far))
         else:
-            near, far = (bound[..., None, None] for bound in (queries.ranges.near, queries.ranges.far))
-            distance = near + torch.sigmoid(share) * (far - near)
-        return Gaussians(
-            means=(origin + distance * direction).flatten(1, 2),
-            scales=torch.exp((scale + config.scale_shift).clamp(max=config.max_log_scale)).flatten(1, 2),
-            wxyz=normalize(rotation, dim=-1).flatten(1, 2),
-            opacities=torch.sigmoid(opacity + config.opacity_shift)[..., 0].flatten(1, 2),
-            sh=sh.unflatten(-1, (self.num_sh, 3)).flatten(1, 2),
-        )
+            near, far = queries.ranges.near, queries.ranges.far
+        rays = Rays(cameras.centres.flatten(0, 1), directions, near.flatten(), far.flatten())
+        activations = Activations(config.scale_shift, config.max_log_scale, config.opacity_shift)
+        return Gaussians(*(part.unflatten(0, (batch, -1)) for part in finish_gaussians(raw, rays, activations)))
