@@ -28,9 +28,9 @@ class Arguments:
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     only: tuple[Stage, ...] = ()
-    """Stages to run, in place of all. Without ceilings there are no shares of them."""
+    """Stages to run, in place of all; shares of the ceilings need those."""
     views: tuple[int, ...] = ()
-    """Numbers of views to time, in place of 8 to 256."""
+    """Numbers of views to time, in place of 8, 16, ... 256."""
     overwrite: bool = False
     """Replace an earlier result in the output folder."""
 
