@@ -54,15 +54,15 @@ def gradients_cpu(
     weights = [weight.float().contiguous() for weight in (gate, up, down)]
     tokens = [part.contiguous() for part in (k, v)]
     rates = [rate.float().contiguous() for rate in (rate_gate, rate_down, rate_up)]
-    results = tuple(torch.empty(gate.shape, dtype=k.dtype) for _ in range(3))
+    to_gate, to_up, to_down = (torch.empty(gate.shape, dtype=k.dtype) for _ in range(3))
     width, hidden = gate.shape[-2:]
     task = _GradientsTask(
         *(gate[..., 0, 0].numel(), k.shape[-2], width, hidden, torch.get_num_threads()),
-        *(tensor.data_ptr() for tensor in (*weights, *tokens, *rates, *results)),
+        *(tensor.data_ptr() for tensor in (*weights, *tokens, *rates, to_gate, to_up, to_down)),
     )
     if _library.lrm_fast_weight_gradients(ctypes.byref(task)):
         raise MemoryError(f"no memory for the gradients of {k.shape[-2]} tokens")
-    return results
+    return to_gate, to_up, to_down
 
 
 @gradients_cpu.register_fake
