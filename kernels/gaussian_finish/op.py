@@ -22,10 +22,9 @@ def finish_gaussians(
     twice. Differentiable in `raw`. What is not kept costs nothing: choose it by the opacity channel alone
     (kernels/gaussian_finish/selection.py).
     """
-    # Triton's kernel passes no gradients to rays; cameras that are being optimised need them.
-    if any(part.requires_grad for part in rays):
-        return finish_reference(raw, rays, activations, keep)
-    if choose("gaussian_finish", raw.device, raw.dtype, backend=backend).backend == "triton":
+    # Cameras may be optimised.
+    lacks = "it passes no gradients to rays" if any(part.requires_grad for part in rays) else ""
+    if choose("gaussian_finish", raw.device, raw.dtype, lacks, backend).backend == "triton":
         from lrm_ttt.kernels.gaussian_finish.triton_finish import finish_triton
 
         return finish_triton(raw, rays, activations, keep)

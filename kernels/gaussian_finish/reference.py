@@ -46,21 +46,20 @@ def finish_reference(
     Channels are position 3, spherical harmonics [k, 3], scale 3, rotation 4 (wxyz), opacity 1. The mean of the first
     three says how far along its unit ray a Gaussian lies.
     """
+    if keep is not None:
+        # As if each were a view with one pixel.
+        view = keep // raw.shape[1]
+        raw, directions = (part.flatten(0, 1).index_select(0, keep)[:, None] for part in (raw, rays.directions))
+        rays = Rays(rays.origins[view], directions, rays.near[view], rays.far[view])
     num_sh = raw.shape[-1] - NUM_OTHERS
-    wide = torch.promote_types(raw.dtype, torch.float32)
-    origins, near, far = (part.unsqueeze(1).expand(*raw.shape[:2], -1) for part in _columns(rays))
-    parts = [part.flatten(0, 1) for part in (raw, origins, rays.directions, near, far)]
-    chosen, origin, direction, least, most = parts if keep is None else [part.index_select(0, keep) for part in parts]
-    position, sh, scale, rotation, opacity = chosen.to(wide).split([3, num_sh, 3, 4, 1], -1)
-    distance = least + torch.sigmoid(position.mean(-1, keepdim=True)) * (most - least)
+    wide = raw.to(torch.promote_types(raw.dtype, torch.float32))
+    position, sh, scale, rotation, opacity = wide.split([3, num_sh, 3, 4, 1], -1)
+    near, far = (bound[:, None, None] for bound in (rays.near, rays.far))
+    distance = near + torch.sigmoid(position.mean(-1, keepdim=True)) * (far - near)
     return Finished(
-        means=origin + distance * direction,
-        scales=torch.exp((scale + activations.scale_shift).clamp(max=activations.max_log_scale)),
-        wxyz=normalize(rotation, dim=-1),
-        opacities=torch.sigmoid(opacity + activations.opacity_shift)[:, 0],
-        sh=sh.unflatten(-1, (num_sh // 3, 3)),
+        means=(rays.origins[:, None] + distance * rays.directions).flatten(0, 1),
+        scales=torch.exp((scale + activations.scale_shift).clamp(max=activations.max_log_scale)).flatten(0, 1),
+        wxyz=normalize(rotation, dim=-1).flatten(0, 1),
+        opacities=torch.sigmoid(opacity + activations.opacity_shift).flatten(),
+        sh=sh.unflatten(-1, (num_sh // 3, 3)).flatten(0, 1),
     )
-
-
-def _columns(rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
-    return rays.origins, rays.near[:, None], rays.far[:, None]

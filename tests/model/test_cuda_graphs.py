@@ -2,13 +2,16 @@
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
+from lrm_ttt.layers.config import MemoryConfig
 from lrm_ttt.model import cuda_graphs
+from lrm_ttt.model.backbone import Backbone, Precision
+from lrm_ttt.model.config import BackboneConfig
 from lrm_ttt.model.cuda_graphs import GraphedPass, why_not
 
 
@@ -143,3 +146,22 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
         assert why_not((there, torch.zeros(1))) == "tensors are on cpu"
         monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
         assert why_not((there,)) == "another graph is being recorded"
+
+
+@pytest.mark.parametrize("schedule", ["single", "chunked", "causal"])
+@pytest.mark.parametrize("mixer", ["fast_weight", "softmax"])
+def test_the_pass_through_the_blocks_can_be_recorded(
+    schedule: Literal["single", "chunked", "causal"], mixer: Literal["fast_weight", "softmax"]
+) -> None:
+    """Meta tensors have no values: what asks for one, as a GPU would have to be waited for, fails here as there."""
+    memory = MemoryConfig(head_dim=32, multiple=2)
+    backbone = Backbone(BackboneConfig(32, 2, 16, 2, memory, mixer=mixer, schedule=schedule, views_per_update=2))
+    backbone.to("meta")
+    precision = Precision(torch.bfloat16, torch.bfloat16)
+
+    def read(tokens: Tensor) -> Tensor:
+        state, features = backbone.update(tokens, backbone.start(1), precision)
+        return backbone.query(features, state, precision)
+
+    with torch.no_grad():
+        assert GraphedPass(read)(torch.empty(1, 5, 6, 32, device="meta")).shape == (1, 5, 6, 32)

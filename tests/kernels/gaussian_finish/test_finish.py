@@ -2,8 +2,10 @@
 
 import math
 
+import pytest
 import torch
 
+from lrm_ttt.errors import BackendUnavailable
 from lrm_ttt.kernels.gaussian_finish.op import Rays, finish_gaussians
 from lrm_ttt.kernels.gaussian_finish.reference import finish_reference
 from lrm_ttt.kernels.gaussian_finish.selection import highest, positions
@@ -64,6 +66,12 @@ def test_cameras_may_learn() -> None:
     assert torch.autograd.gradcheck(
         lambda raw, *rays: tuple(finish_gaussians(raw, Rays(*rays), PUBLISHED)), [raw.requires_grad_(), *leaves]
     )
+
+
+def test_a_backend_that_cannot_run_is_refused() -> None:
+    raw, rays = raw_and_rays(1, 3, 1)
+    with pytest.raises(BackendUnavailable, match="gaussian_finish cannot run on it"):
+        finish_gaussians(raw.float(), Rays(*(part.float() for part in rays)), PUBLISHED, backend="triton")
 
 
 def test_the_highest_of_each_row_are_found_in_order() -> None:
