@@ -83,7 +83,7 @@ def _fill(
             # The model that is measured next takes the kernels that pay.
             found["kernels"] = record_kernels(report.rows, device)
     found |= {"rows": [dataclasses.asdict(row) for row in report.rows], "summary": summary(report.rows)}
-    found["plot"] = _plot(report, device)
+    found["plot"] = _plot(report, found["machine"]["hardware"])
     return found
 
 
@@ -118,7 +118,7 @@ def _guarded(rows: Iterator[Row], stage: Stage) -> Iterator[Row]:
         yield Row(stage, "the rest", note=str(error))
 
 
-def _plot(report: Report, device: torch.device) -> str | None:
+def _plot(report: Report, hardware: dict[str, Any]) -> str | None:
     rows = [row for row in report.rows if row.stage == "views"]
     if not any(row.ms is not None for row in rows):
         return None
@@ -127,5 +127,6 @@ def _plot(report: Report, device: torch.device) -> str | None:
         report.line("There is no plot without matplotlib: pip install 'lrm-ttt[plots]'.")
         return None
     path = report.folder / "plot.png"
-    draw_views(rows, path, f"forward pass of the blocks, {device}")
+    where = hardware["gpu"]["name"] if hardware["gpu"] else f"{hardware['cpu']}, {hardware['threads']} threads"
+    draw_views(rows, path, f"forward pass of the blocks: {where}")
     return str(path)
