@@ -30,6 +30,8 @@ class Reporter:
         # What the library logs (a slower backend, a large crop) is news to the user.
         self.handler = _Notices(self)
         logging.getLogger("lrm_ttt").addHandler(self.handler)
+        # Nor does anybody know otherwise which kernel a GPU attends by, and what the others would have taken.
+        logging.getLogger("lrm_ttt.kernels.attention").setLevel(logging.INFO)
         return self
 
     def __exit__(
@@ -81,7 +83,7 @@ def say_peak_memory() -> None:
 
 class _Notices(logging.Handler):
     def __init__(self, reporter: Reporter) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.INFO)
         self.reporter = reporter
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.model.backbone import Precision
 from lrm_ttt.model.config import ModelConfig
+from lrm_ttt.model.cuda_graphs import GraphedPass
 from lrm_ttt.model.evidence import distance_range
 from lrm_ttt.model.heads.evidence import EvidenceGaussianHead
 from lrm_ttt.model.heads.gaussian import GaussianHead
@@ -33,6 +35,7 @@ class Reconstructor(SceneModel):
             self.head = EvidenceGaussianHead(width, patch_size, config.head, config.tokenizer.evidence)
         else:
             self.head = GaussianHead(width, patch_size, config.head)
+        self._graphed: GraphedPass | None = None
 
     def query(self, state: SceneState, queries: Views, inputs: Cameras | None = None) -> Gaussians:
         """Return the Gaussians `[b, v * h * w]` of virtual views; matching evidence is gathered among these views.
@@ -82,14 +85,27 @@ class Reconstructor(SceneModel):
             return self._decode(state, self.tokenize(inputs, own=own), queries)
         sharing = self.sharing(num_inputs)
         tokens = self.tokenize(inputs, own=None if sharing is None else sharing.own)
-        plan = self.precision, self.slices, sharing
-        _, features = self.backbone.update(tokens.tokens, self.start(inputs.shape[0]), *plan)
+        if self._graphed is not None and sharing is None and not self.slices.cut(num_inputs):
+            features = self._graphed(tokens.tokens)
+        else:
+            features = self._features(tokens.tokens, sharing)
         # The tokens themselves have had their day, and need not be held beside the features.
         tokens = dataclasses.replace(tokens, tokens=features)
         if virtual is not None:
             here = chosen if sharing is None else [sharing.own.index(view) for view in sharing.own if view in chosen]
             tokens, sharing = tokens[:, here], None if sharing is None else sharing.among(chosen)
         return self._shown(tokens.tokens, tokens, sharing)
+
+    def use_cuda_graphs(self) -> None:
+        """Launch the pass over the tokens of inputs as one CUDA graph for each shape, when no gradients are taken.
+
+        For many small scenes of one size, on which launching kernels takes longer than they do. A recorded pass keeps
+        its memory, the precision and the place of the weights: call this anew after changing these.
+        """
+        self._graphed = GraphedPass(self._features)
+
+    def _features(self, tokens: Float[Tensor, "b v n d"], sharing: Sharing | None = None) -> Float[Tensor, "b v n d"]:
+        return self.backbone.update(tokens, self.start(tokens.shape[0]), self.precision, self.slices, sharing)[1]
 
     def _decode(self, state: SceneState, tokens: ViewTokens, sharing: Sharing | None) -> Gaussians:
         features = self.backbone.query(tokens.tokens, state, self.precision, self.slices)

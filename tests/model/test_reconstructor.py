@@ -4,12 +4,14 @@ The skipped second pass, the published constants, and what the evidence head kno
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.layers.config import MemoryConfig
+from lrm_ttt.model import cuda_graphs
 from lrm_ttt.model.config import BackboneConfig, EvidenceConfig, GaussianHeadConfig, ModelConfig, TokenizerConfig
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.model.tokenizer import ray_channels
@@ -146,3 +148,28 @@ def test_turning_the_world_turns_the_result() -> None:
         before, after = model(views), model(turned)
     # Without features the head sees the sweep alone, which knows no world axes.
     torch.testing.assert_close(after.means, before.means @ turn.T, rtol=0, atol=2e-3)
+
+
+@torch.no_grad()
+def test_a_recorded_pass_gives_what_the_plain_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a graph that, as a CUDA graph does, writes its first output over and over; and on a CPU with none at all."""
+    torch.manual_seed(0)
+    model, scenes = Reconstructor(PLAIN), [_views(3), _views(4).map(lambda part: part[:, 1:]), _views(4)]
+    plain = [model(scene).means for scene in scenes]
+    model.use_cuda_graphs()
+    assert all(torch.equal(model(scene).means, means) for scene, means in zip(scenes, plain, strict=True))
+
+    class Recorded:
+        def __init__(self, function: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> None:
+            self.function, self.inputs = function, tuple(part.clone() for part in inputs)
+            self.output = function(*self.inputs)
+
+        def replay(self) -> None:
+            self.output.copy_(self.function(*self.inputs))
+
+    monkeypatch.setattr(cuda_graphs, "why_not", lambda inputs: "")
+    monkeypatch.setattr(cuda_graphs, "_Recorder", lambda: Recorded)
+    model.use_cuda_graphs()
+    made = [model(scene).means for scene in scenes]
+    assert all(torch.equal(means, expected) for means, expected in zip(made, plain, strict=True))
+    assert not torch.equal(made[0], made[1])
