@@ -40,7 +40,8 @@ def _texts(stage: Stage, rows: Sequence[Row]) -> Iterator[str]:
     elif stage == "ops":
         yield (
             "The check is the greatest relative L2 error of outputs (and gradients, with backward) against float64; "
-            "what does not pass has no speed. On a processor the compiled reference is what blocks consist of."
+            "what does not pass has no speed. On a processor blocks consist of the compiled reference, and of ours "
+            "where it is native."
         )
     elif stage == "model":
         yield (

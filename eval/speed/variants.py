@@ -137,7 +137,7 @@ def _ours(named: Named, dtype: torch.dtype, device: torch.device) -> Variant | N
         return None
     differentiable = on_gpu or "backward" in named.native
     if not named.backend_name:
-        return Variant(OURS, named.public, differentiable=differentiable)
+        return Variant(OURS if on_gpu else NATIVE, named.public, differentiable=differentiable)
     name = TRITON if on_gpu else NATIVE
     try:
         choose(named.backend_name, device, dtype, backend=backend)
