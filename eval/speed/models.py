@@ -12,7 +12,7 @@ from lrm_ttt.eval.speed.children import Child, Failed
 from lrm_ttt.eval.speed.config import ModelCase, SpeedConfig
 from lrm_ttt.eval.speed.rows import NO_TIME, Row
 from lrm_ttt.eval.speed.sides import Measured, Request, Side, backbone_flops, serve
-from lrm_ttt.eval.speed.timing import Budget, OutOfTime, interleave
+from lrm_ttt.eval.speed.timing import LEAST_RUNS, Budget, OutOfTime, interleave
 
 
 def measure_models(
@@ -94,7 +94,7 @@ def measure_views(
     """Yield the forward pass at several numbers of views: ours in turn, then softmax memories as far as time allows."""
     cases = [ModelCase(count, config.views_size) for count in views]
     with Team((Side("ours", dtype, config.compiled),), config, device) as team:
-        yield from _in_turn(team, cases, budget.part(0.6))
+        yield from _in_turn(team, cases, config.model_seconds, budget.part(0.6))
     with Team((Side("softmax", dtype, config.compiled),), config, device) as team:
         before: Row | None = None
         for case in cases:
@@ -105,33 +105,50 @@ def measure_views(
                 if least > budget.left:
                     yield dataclasses.replace(row, note=NO_TIME)
                     continue
-            (before,) = _in_turn(team, [case], budget)
+            (before,) = _in_turn(team, [case], config.model_seconds / len(cases), budget)
             yield before
 
 
-def _in_turn(team: Team, cases: Sequence[ModelCase], budget: Budget) -> list[Row]:
-    """Measure several numbers of views, so that what else the machine does meanwhile hits all of them alike."""
+def _in_turn(team: Team, cases: Sequence[ModelCase], seconds: float, budget: Budget) -> list[Row]:
+    """Measure several numbers of views, so that what else the machine does meanwhile hits all of them alike.
+
+    The greatest numbers for which there is no time are left out.
+    """
     rows = [_view_row(team, case) for case in cases]
-    first: dict[ModelCase, Measured] = {}
+    found: dict[ModelCase, list[Measured]] = {}
 
     def run(case: ModelCase) -> float:
-        # Few views are over so fast that one run says little.
-        times = max(1, min(4, cases[-1].num_views // case.num_views))
-        measured = [team.run(0, case, budget) for _ in range(times)]
-        first.setdefault(case, measured[0])
-        return sum(one.seconds for one in measured) / times
+        measured = [team.run(0, case, budget) for _ in range(_repeats(case))]
+        found.setdefault(case, []).extend(measured)
+        return sum(one.seconds for one in measured) / len(measured)
 
-    runs: list[Callable[[], float]] = [functools.partial(run, case) for case in cases]
     try:
-        team.run(0, cases[0], budget)
-        timings = interleave(runs, team.config.model_seconds, budget)
+        fitting = list(cases)
+        if len(cases) > 1:
+            # The first run may compile.
+            a_view = [team.run(0, cases[0], budget).seconds / cases[0].num_views for _ in range(2)][1]
+            while len(fitting) > 1 and _least_views(fitting) * a_view > budget.left:
+                fitting.pop()
+        runs: list[Callable[[], float]] = [functools.partial(run, case) for case in fitting]
+        timings = interleave(runs, seconds, budget)
     except (OutOfTime, Failed) as error:
         note = NO_TIME if isinstance(error, OutOfTime) else str(error)
         return [dataclasses.replace(row, note=note) for row in rows]
-    for index, (timing, case) in enumerate(zip(timings, cases, strict=True)):
+    for index, (timing, case) in enumerate(zip(timings, fitting, strict=True)):
         row = rows[index].timed(timing, float(case.num_views))
-        rows[index] = dataclasses.replace(row, peak_mb=first[case].peak_mb, added_mb=first[case].added_mb)
-    return rows
+        second = found[case][1]
+        rows[index] = dataclasses.replace(row, peak_mb=second.peak_mb, added_mb=second.added_mb)
+    return [row if row.ms is not None else dataclasses.replace(row, note=NO_TIME) for row in rows]
+
+
+def _repeats(case: ModelCase) -> int:
+    """Return how many runs make one: few views are over so fast that one run says little."""
+    return max(1, 32 // case.num_views)
+
+
+def _least_views(cases: Sequence[ModelCase]) -> int:
+    """Return the views that there have to be run for a median of each case, the warm-up included."""
+    return (1 + LEAST_RUNS) * sum(_repeats(case) * case.num_views for case in cases)
 
 
 def _view_row(team: Team, case: ModelCase) -> Row:
