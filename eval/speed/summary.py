@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from lrm_ttt.eval.speed.config import Stage
 from lrm_ttt.eval.speed.rows import NO_TIME, Row
 
@@ -17,6 +19,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
             _name(row): row.peak_mb / first.peak_mb for first, row in _pairs(rows) if row.peak_mb and first.peak_mb
         },
         "linearity": {variant: value for variant, value in views.items() if value is not None},
+        "line": {variant: _fit(own) for variant, own in _by_variant(rows).items() if len(own) > 2},
         "checks": {
             "passed": sum(row.check == "pass" for row in rows),
             "failed": [_name(row) for row in rows if row.check == "fail"],
@@ -58,7 +61,13 @@ def _texts(stage: Stage, rows: Sequence[Row]) -> Iterator[str]:
             value = _linearity(own)
             if value is not None:
                 first, last = (row.name for row in (own[0], own[-1]))
-                yield f"{variant}: a view among {last} takes {value:.2f} times as long as a view among {first}."
+                yield f"* {variant}: a view among {last} takes {value:.2f} times as long as a view among {first}."
+            if len(own) > 2:
+                line = _fit(own)
+                yield (
+                    f"* {variant}: the nearest line is {line['fixed_ms']:.0f} ms and {line['ms_per_view']:.2f} ms a "
+                    f"view; no time is further from it than {100 * line['worst_deviation']:.0f} %."
+                )
 
 
 def _pairs(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
@@ -84,6 +93,16 @@ def _linearity(rows: Sequence[Row]) -> float | None:
     if first.ms is None or last.ms is None or len(rows) < 2:
         return None
     return (last.ms / int(last.name)) / (first.ms / int(first.name))
+
+
+def _fit(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the straight line through the times, as a fixed time and one for each view, and how far off they are."""
+    views = np.array([float(row.name) for row in rows])
+    times = np.array([row.ms for row in rows], dtype=float)
+    # Relative errors count: a long time is no better known than a short one.
+    each, fixed = np.polyfit(views, times, 1, w=1 / times)
+    worst = np.abs((fixed + each * views) / times - 1).max()
+    return {"fixed_ms": float(fixed), "ms_per_view": float(each), "worst_deviation": float(worst)}
 
 
 def _name(row: Row) -> str:

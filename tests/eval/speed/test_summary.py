@@ -44,7 +44,15 @@ def test_linear_is_one_and_the_rest_is_told() -> None:
     rows += [of_views(64, 16.0, "softmax"), Row("views", "256", variant="softmax", note=NO_TIME)]
     assert summary(rows)["linearity"] == {"ours": pytest.approx(1.0), "softmax": pytest.approx(2.0)}
     assert summary(rows)["no_time"] == ["256; softmax"]
-    assert "softmax: a view among 64 takes 2.00 times as long as a view among 8." in list(notes("views", rows))
+    assert "* softmax: a view among 64 takes 2.00 times as long as a view among 8." in list(notes("views", rows))
+
+
+def test_a_fixed_time_and_one_for_each_view_are_a_line() -> None:
+    rows = [of_views(count, 0.3 + 0.02 * count) for count in (8, 32, 256)]
+    line = summary(rows)["line"]["ours"]
+    assert line == pytest.approx({"fixed_ms": 300.0, "ms_per_view": 20.0, "worst_deviation": 0.0}, abs=1e-6)
+    bent = [*rows[:2], of_views(256, 2 * (0.3 + 0.02 * 256))]
+    assert summary(bent)["line"]["ours"]["worst_deviation"] > 0.1
 
 
 def test_ratios_are_to_the_first_of_the_same_run() -> None:
