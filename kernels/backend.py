@@ -19,7 +19,7 @@ BACKENDS = ("auto", "reference", "triton", "cpu")
 VARIABLE = "LRM_TTT_KERNELS"
 
 # What has native code that serves these names; the rasterizer and the plane sweep choose by themselves.
-NATIVE_OPS = ("fast_weight_gradients", "query_fast_weights", "newton_schulz")
+NATIVE_OPS = ("fast_weight_gradients", "query_fast_weights", "newton_schulz", "feed_forward")
 TRITON_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 # bfloat16 in hardware, and asynchronous copies.
 LEAST_CAPABILITY = (8, 0)

@@ -2,7 +2,10 @@
 
 import ctypes
 import functools
+import logging
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 # Worst first; the libraries number them like this.
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
@@ -10,6 +13,13 @@ INSTRUCTION_SETS = ("portable", "avx2", "avx512")
 
 @functools.cache
 def load_library(folder: Path) -> ctypes.CDLL | None:
-    """Return the library that setup.py built into the folder of a kernel, or None where it was not built."""
+    """Return the library that setup.py built into the folder of a kernel, or None where there is none that loads."""
     path = folder / "_native.so"
-    return ctypes.CDLL(str(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        # Built elsewhere, or the system lacks OpenMP's library.
+        _log.warning("slower code replaces %s, which cannot be loaded: %s", path, error)
+        return None

@@ -21,8 +21,9 @@ class QueryKeyValue(NamedTuple):
 
 def qkv_silu_reference(projected: Float[Tensor, "b n w"], num_heads: int) -> QueryKeyValue:
     """Split a projection, laid out (qkv, head, channel), after silu; give queries and keys norm one, taken in fp32."""
-    batch, num_tokens, _ = projected.shape
-    split = projected.reshape(batch, num_tokens, 3, num_heads, -1)
+    batch, num_tokens, width = projected.shape
+    # Not -1, which nothing says of no tokens.
+    split = projected.reshape(batch, num_tokens, 3, num_heads, width // (3 * num_heads))
     # Each by itself: what comes out then lies together, which products want.
     q, k, v = (silu(part) for part in split.permute(2, 0, 3, 1, 4).unbind(0))
     return QueryKeyValue(_unit(q), _unit(k), v)

@@ -37,9 +37,14 @@ _library = load_library(Path(__file__).parent) if HAS_MATRIX_UNITS else None
 AVAILABLE = _library is not None
 
 
-def fits(x: Tensor) -> bool:
-    """Return whether these kernels work on tokens like `x`: bfloat16 on a CPU that has them, and no gradients."""
-    return AVAILABLE and x.dtype == torch.bfloat16 and x.device.type == "cpu" and not torch.is_grad_enabled()
+def fits(x: Tensor, batch: torch.Size | None = None) -> bool:
+    """Return whether these kernels work on tokens like `x`: bfloat16 on a CPU that has them, and no gradients.
+
+    `batch` are the leading dimensions of the weights, which are not broadcast; None where they have none.
+    """
+    if not AVAILABLE or x.dtype != torch.bfloat16 or x.device.type != "cpu" or torch.is_grad_enabled():
+        return False
+    return x.ndim > 1 and (batch is None or x.shape[:-2] == batch)
 
 
 @torch.library.custom_op("lrm_ttt::fast_weight_gradients_cpu", mutates_args=())
@@ -50,7 +55,9 @@ def gradients_cpu(
 
     Weights `[*b d f]` and `[*b f d]` in float32, tokens `[*b n d]` in bfloat16, rates `[*b n 1]` in float32.
     """
-    assert _library is not None
+    assert _library is not None and k.shape[:-2] == v.shape[:-2] == gate.shape[:-2]
+    if not k.numel():
+        return k.new_zeros(gate.shape), k.new_zeros(gate.shape), k.new_zeros(gate.shape)
     weights = [weight.float().contiguous() for weight in (gate, up, down)]
     tokens = [part.contiguous() for part in (k, v)]
     rates = [rate.float().contiguous() for rate in (rate_gate, rate_down, rate_up)]
@@ -80,19 +87,21 @@ def feed_cpu(gate: Tensor, up: Tensor | None, down: Tensor, x: Tensor) -> Tensor
 
     So are memories and linear layers stored. Weights in float32, tokens in bfloat16; float32 in between.
     """
-    assert _library is not None
+    assert _library is not None and (up is None or x.shape[:-2] == gate.shape[:-2])
+    if not x.numel():
+        return x.contiguous().clone()
     arrays = [None if weight is None else weight.float().contiguous() for weight in (gate, up, down)]
     tokens = x.contiguous()
     result = torch.empty_like(tokens)
     linear = up is None
     num_tokens, width = x.shape[-2:]
-    memories = 1 if linear else x[..., 0, 0].numel()
+    memories = 1 if linear else gate[..., 0, 0].numel()
     task = _FeedTask(
         *(memories, x.numel() // (memories * width), width, gate.shape[-2 if linear else -1], linear),
         torch.get_num_threads(),
         *(None if array is None else array.data_ptr() for array in (*arrays, tokens, result)),
     )
-    if x.numel() and _library.lrm_feed(ctypes.byref(task)):
+    if _library.lrm_feed(ctypes.byref(task)):
         raise MemoryError(f"no memory to take {num_tokens} tokens through a layer")
     return result
 

@@ -55,7 +55,7 @@ def fast_weight_gradients(
     chosen = _choose("fast_weight_gradients", weights, k, backend)
     if chosen == "triton":
         return autograd.gradients(weights, k, v, rates, chosen)
-    if chosen == "cpu" and cpu.fits(k):
+    if chosen == "cpu" and cpu.fits(k, weights.gate.shape[:-2]):
         gate, up, down = cpu.gradients_cpu(*weights[:3], k, v, *rates)
         return Gradients(gate, up, down.mT)
     return gradients_reference(weights, k, v, rates)
@@ -80,7 +80,9 @@ def query_fast_weights(
     chosen = _choose("query_fast_weights", weights, q, backend)
     if chosen == "triton":
         return autograd.query(weights, q, chosen)
-    return cpu.feed_cpu(*weights[:3], q) if chosen == "cpu" and cpu.fits(q) else query_reference(weights, q)
+    if chosen == "cpu" and cpu.fits(q, weights.gate.shape[:-2]):
+        return cpu.feed_cpu(*weights[:3], q)
+    return query_reference(weights, q)
 
 
 def _choose(op: str, weights: FastWeights, tokens: Float[Tensor, "*b n d"], backend: str | None) -> str:

@@ -40,7 +40,7 @@ def run(arguments: Arguments) -> None:
     import functools
     import json
 
-    from lrm_ttt.cli.console import command_line
+    from lrm_ttt.cli.console import command_line, say_peak_memory
     from lrm_ttt.eval.speed.config import default_config
     from lrm_ttt.eval.speed.run import Options, benchmark
     from lrm_ttt.pipeline.checkpoint import choose_device
@@ -51,3 +51,4 @@ def run(arguments: Arguments) -> None:
     found = benchmark(default_config(device.type), options, device, say, command_line("benchmark"))
     print()
     print(json.dumps(found))
+    say_peak_memory()

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from lrm_ttt.kernels.backend import choose
 from lrm_ttt.kernels.fast_weight import cpu
 from lrm_ttt.layers.norms import Linear
 
@@ -18,6 +19,6 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Apply the two maps to each token."""
-        if cpu.fits(x):
+        if choose("feed_forward", x.device, x.dtype).backend == "cpu" and cpu.fits(x):
             return cpu.feed_cpu(self.expand.weight, None, self.contract.weight, x)
         return self.contract(gelu(self.expand(x)))

@@ -1,8 +1,8 @@
 """Compile what all blocks of a model have in common, once, and keep it for later processes."""
 
+import contextlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import cast
 
@@ -30,7 +30,8 @@ def compile_blocks(model: SceneModel) -> None:
 
     Blocks are alike and share what is compiled, and the number of tokens is left open: another number of views, chunks
     or slices compiles nothing anew. The first pass of a process takes seconds, and the first of all half a minute: what
-    it compiles is kept in the user's cache (kernels/backend.py), or where TORCHINDUCTOR_CACHE_DIR says.
+    it compiles is kept in the user's cache (kernels/backend.py), or where TORCHINDUCTOR_CACHE_DIR says. To copy a model,
+    build another and load its weights: a deep copy would compute with those of the original.
     """
     _keep_code()
     torch._dynamo.config.recompile_limit = MAX_RECOMPILATIONS
@@ -45,7 +46,14 @@ def compile_blocks(model: SceneModel) -> None:
 
 
 def _keep_code() -> None:
-    """Let torch keep what it compiles, unless the user said where: by default it does so for as long as the system."""
-    given = os.environ.get(CACHE_VARIABLE)
-    if given is None or Path(given).parent == Path(tempfile.gettempdir()):
-        os.environ[CACHE_VARIABLE] = str(cache_folder() / "compiled")
+    """Let torch keep what it compiles, unless the user said where: by default it does so until the system starts anew.
+
+    Where the user's cache cannot be written that is good enough.
+    """
+    given, folder = os.environ.get(CACHE_VARIABLE), cache_folder() / "compiled"
+    if given is not None and not Path(given).name.startswith("torchinductor_"):
+        return
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            os.environ[CACHE_VARIABLE] = str(folder)

@@ -95,7 +95,8 @@ def prune(gaussians: Gaussians, keep_fraction: float, num_predicted: int | None 
     share = keep_fraction * (num_predicted or gaussians.num_gaussians) / gaussians.num_gaussians
     kept = gaussians.prune(min(share, 1.0))
     # The most opaque stays, however faint it is. A GPU is waited for once, where they are counted.
-    visible = (kept.opacities >= kept.opacities.max().clamp(max=FAINTEST)).nonzero()[:, 0]
+    opacities = kept.opacities.nan_to_num(nan=0.0)
+    visible = (opacities >= opacities.max().clamp(max=FAINTEST)).nonzero()[:, 0]
     return kept if len(visible) == kept.num_gaussians else kept.select(visible)
 
 

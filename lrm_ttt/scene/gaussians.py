@@ -84,7 +84,7 @@ class Gaussians(Manipulable):
 
 def _chances(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Return uniform numbers 0..1, drawn on the device of `like`: a generator of another device gives the seed."""
-    if generator is not None and generator.device.type != like.device.type:
+    if generator is not None and generator.device != like.device:
         seed = torch.randint(2**62, (), generator=generator, device=generator.device)
         generator = torch.Generator(like.device).manual_seed(int(seed))
     return torch.rand(like.shape, generator=generator, device=like.device)

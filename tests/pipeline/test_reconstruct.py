@@ -86,6 +86,18 @@ def test_one_gaussian_stays_where_all_are_faint() -> None:
     assert prune(faint, 1.0).num_gaussians == 1
 
 
+def test_an_opacity_that_is_no_number_costs_its_gaussian_alone() -> None:
+    number = 10
+    scene = Gaussians(
+        means=torch.arange(3.0 * number).view(number, 3),
+        scales=torch.ones(number, 3),
+        wxyz=torch.ones(number, 4),
+        opacities=torch.tensor([0.5] * 8 + [float("nan"), 1e-4]),
+        sh=torch.zeros(number, 1, 3),
+    )
+    assert torch.equal(prune(scene, 1.0).means, scene.means[:8])
+
+
 def test_slices_prune_as_all_views_at_once_do() -> None:
     model, views = make_model(), make_views()
     for keep_fraction in (1.0, 0.3):

@@ -36,6 +36,8 @@ constexpr int kTokensAtOnce = 2048;  // Tokens whose hidden activations it keeps
 
 // Add the product of some columns of `left`, from tile `depth` on, with all of `right` to a block.
 void multiply_onto(const Tiles& left, int depth, const Tiles& right, int row, int column, bool onto, float* block) {
+    // GCC does not know that tiles are read from memory.
+    asm volatile("" : : : "memory");
     const uint16_t *upper = left.left(2 * row, depth), *lower = left.left(2 * row + 1, depth);
     const uint16_t *first = right.right(0, 2 * column), *second = right.right(0, 2 * column + 1);
     if (onto) {

@@ -141,6 +141,8 @@ inline void start_sums() {
 // Add a block of a product to the sums: rows 32 row.. of `left` by columns 32 column.. of `right`. The left factor is
 // read past the nearest cache, which the right one fills: callers do well to go through all rows before other columns.
 inline void add_product(const Tiles& left, const Tiles& right, int row, int column) {
+    // GCC does not know that tiles are read from memory.
+    asm volatile("" : : : "memory");
     const uint16_t *upper = left.left(2 * row, 0), *lower = left.left(2 * row + 1, 0);
     const uint16_t *first = right.right(0, 2 * column), *second = right.right(0, 2 * column + 1);
     for (int64_t at = 0; at < static_cast<int64_t>(left.columns) * kSide; at += kTile) {

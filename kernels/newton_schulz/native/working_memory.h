@@ -15,6 +15,7 @@
 namespace lrm {
 
 constexpr size_t kAlignment = 2 << 20;  // Of a huge page.
+constexpr size_t kMostKept = 256 << 20; // Beyond that, fresh pages cost little beside the work.
 constexpr int kSpins = 4000;            // Rounds that a thread waits for others before it lets them run.
 
 // Memory that the next call finds warm: fresh pages would cost as much as the products.
@@ -39,7 +40,10 @@ public:
         }
         next = static_cast<uint8_t*>(memory->start);
     }
-    ~Scratch() { std::unique_ptr<Memory> other(spare.exchange(memory.release())); }
+    ~Scratch() {
+        if (memory && memory->bytes > kMostKept) return;
+        std::unique_ptr<Memory> other(spare.exchange(memory.release()));
+    }
 
     Tiles tiles(int rows, int columns) {
         return {rows, columns, reinterpret_cast<uint16_t*>(take(sizeof(uint16_t) * rows * columns))};

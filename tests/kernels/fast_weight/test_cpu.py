@@ -9,6 +9,7 @@ from lrm_ttt.kernels.fast_weight import cpu
 from lrm_ttt.kernels.fast_weight.op import fast_weight_gradients, query_fast_weights
 from lrm_ttt.kernels.fast_weight.reference import InnerRates, gradients_reference, query_reference
 from lrm_ttt.kernels.fast_weight.weights import FastWeights
+from lrm_ttt.layers.feed_forward import FeedForward
 
 pytestmark = pytest.mark.skipif(not cpu.AVAILABLE, reason="no AMX, or the native library is not built")
 
@@ -89,6 +90,34 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(mine, first) for mine, first in zip(other, results[0], strict=True))
+
+
+@torch.no_grad()
+def test_no_tokens_add_nothing_and_read_nothing() -> None:
+    """As a rank of a view group has them whose views are all of other chunks."""
+    weights, none = _weights((2,), 32, 64), torch.zeros(2, 0, 32, dtype=torch.bfloat16)
+    many = _random(2, 50, 32).bfloat16()
+    rates = InnerRates(*(torch.ones(2, 50, 1) for _ in range(3)))
+    fast_weight_gradients(weights, many, many, rates)
+    for gradient in fast_weight_gradients(weights, none, none, InnerRates(*(rate[:, :0] for rate in rates))):
+        assert not gradient.any()
+    assert query_fast_weights(weights, none).shape == none.shape
+
+
+@torch.no_grad()
+def test_one_memory_serves_several_scenes() -> None:
+    weights, q = _weights((1,), 32, 64), _random(3, 50, 32).bfloat16()
+    alone = [query_fast_weights(weights, scene[None]) for scene in q]
+    assert _error(query_fast_weights(weights, q), torch.cat(alone).double()) < 1e-2
+
+
+@torch.no_grad()
+def test_the_reference_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = FeedForward(32, 2), _random(1, 50, 32).bfloat16()
+    natively = layer(x)
+    monkeypatch.setenv("LRM_TTT_KERNELS", "reference")
+    assert torch.equal(layer(x), layer.contract(gelu(layer.expand(x))))
+    torch.testing.assert_close(layer(x), natively, rtol=2e-2, atol=1e-2)
 
 
 def test_with_gradients_the_reference_runs() -> None:
