@@ -30,8 +30,8 @@ def compile_blocks(model: SceneModel) -> None:
 
     Blocks are alike and share what is compiled, and the number of tokens is left open: another number of views, chunks
     or slices compiles nothing anew. The first pass of a process takes seconds, and the first of all half a minute: what
-    it compiles is kept in the user's cache (kernels/backend.py), or where TORCHINDUCTOR_CACHE_DIR says. To copy a model,
-    build another and load its weights: a deep copy would compute with those of the original.
+    it compiles is kept in the user's cache (kernels/backend.py), or where TORCHINDUCTOR_CACHE_DIR says. To copy a
+    model, build another and load its weights: a deep copy would compute with those of the original.
     """
     _keep_code()
     torch._dynamo.config.recompile_limit = MAX_RECOMPILATIONS
