@@ -18,8 +18,9 @@ _log = logging.getLogger(__name__)
 BACKENDS = ("auto", "reference", "triton", "cpu")
 VARIABLE = "LRM_TTT_KERNELS"
 
-# What has native code that serves these names; the rasterizer and the plane sweep choose by themselves.
+# What has native code, and what has Triton kernels; the rasterizer and the plane sweep choose by themselves.
 NATIVE_OPS = ("fast_weight_gradients", "query_fast_weights", "newton_schulz", "feed_forward")
+TRITON_OPS = ("fast_weight_gradients", "query_fast_weights", "newton_schulz", "qkv_silu", "gaussian_finish")
 TRITON_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 # bfloat16 in hardware, and asynchronous copies.
 LEAST_CAPABILITY = (8, 0)
@@ -57,9 +58,9 @@ def choose(
         raise BackendUnavailable(f"there is no backend {asked!r}, which {whose}; choose among {', '.join(BACKENDS)}")
     if asked == "reference":
         return Choice("reference", f"it {whose}")
-    if asked == "cpu" and backend is None and op not in NATIVE_OPS:
-        # The variable speaks to all ops, of which few have native code.
-        return Choice("reference", "it has no native code")
+    if backend is None and op not in {"cpu": NATIVE_OPS, "triton": TRITON_OPS}.get(asked, (op,)):
+        # The variable speaks to all ops, of which few have native code, and few have Triton kernels.
+        return Choice("reference", f"it has no {'native code' if asked == 'cpu' else 'Triton kernel'}")
     on_cpu = device.type == "cpu" and not _interpreting()
     if asked == "cpu" or (asked == "auto" and on_cpu):
         lacks = _why_not_native(op, device, dtype)

@@ -132,12 +132,30 @@ def backends() -> Iterator[Finding]:
     yield Finding("rasterizer cpu", chosen, "" if chosen else f"{not_built} (rendering is 8-200 times slower without)")
     chosen = instruction_sets()[-1] if instruction_sets() else ""
     yield Finding("plane_sweep cpu", chosen, "" if chosen else f"{not_built} (100 times slower without)")
+    yield from memory_kernels()
     yield Finding("rasterizer gsplat", installed_version("gsplat"), ", ".join(gsplat_lacks()))
     compiler = cxx_compiler()
     yield Finding("torch.compile cpu", compiler, "" if compiler else "a C++ compiler (training is slower without)")
     triton = installed_version("triton")
     lacks = ([] if triton else ["triton"]) + ([] if torch.cuda.is_available() else ["a CUDA device"])
     yield Finding("torch.compile cuda", f"triton {triton}" if triton else "", ", ".join(lacks))
+
+
+def memory_kernels() -> Iterator[Finding]:
+    """Yield by what the memory and its neighbours run in bf16 here, and why."""
+    import torch
+
+    from lrm_ttt.errors import BackendUnavailable
+    from lrm_ttt.kernels.backend import NATIVE_OPS, TRITON_OPS, choose
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for op in TRITON_OPS if device.type == "cuda" else NATIVE_OPS:
+        try:
+            choice = choose(op, device, torch.bfloat16)
+        except BackendUnavailable as error:
+            yield Finding(op, "", str(error))
+        else:
+            yield Finding(op, f"{choice.backend}: {choice.reason}")
 
 
 def gsplat_lacks() -> Iterator[str]:

@@ -37,11 +37,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _auto(dtype: torch.dtype = torch.bfloat16, lacks: str = "") -> Choice:
-    return choose("hidden_grads", GPU, dtype, lacks)
+    return choose("qkv_silu", GPU, dtype, lacks)
 
 
 def test_a_cpu_takes_native_code_where_it_can_and_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose("hidden_grads", CPU, torch.float32) == Choice("reference", "it has no native code")
+    assert choose("qkv_silu", CPU, torch.float32) == Choice("reference", "it has no native code")
     reason = choose("newton_schulz", CPU, torch.float32).reason
     assert reason == "tensors are float32, and its native code takes bfloat16"
     monkeypatch.setattr(newton_schulz_cpu, "HAS_MATRIX_UNITS", True)
@@ -56,16 +56,16 @@ def test_a_cpu_takes_native_code_where_it_can_and_says_why_not(monkeypatch: pyte
 @pytest.mark.usefixtures("gpu")
 def test_auto_follows_what_was_measured_on_this_gpu_alone() -> None:
     assert _auto() == Choice("reference", "not measured on this GPU; run lrm-ttt benchmark speed")
-    record("hidden_grads", "NVIDIA A100", True, 2.0)
+    record("qkv_silu", "NVIDIA A100", True, 2.0)
     record("weight_grads", NAME, True, 2.0)
     assert _auto().backend == "reference"
-    record("hidden_grads", NAME, True, 1.25)
+    record("qkv_silu", NAME, True, 1.25)
     assert _auto() == Choice("triton", "measured on this GPU: 1.25x as fast as the reference")
-    record("hidden_grads", NAME, True, 0.8)
+    record("qkv_silu", NAME, True, 0.8)
     assert _auto().backend == "reference" and "0.80x" in _auto().reason
-    record("hidden_grads", NAME, False, 3.0)
+    record("qkv_silu", NAME, False, 3.0)
     assert _auto().backend == "reference" and "failed its test" in _auto().reason
-    record("hidden_grads", NAME, True, float("nan"))
+    record("qkv_silu", NAME, True, float("nan"))
     assert "failed its test" in _auto().reason
     assert recorded("weight_grads", NAME) == Measurement(True, 2.0)
 
@@ -74,9 +74,9 @@ def test_auto_follows_what_was_measured_on_this_gpu_alone() -> None:
 def test_another_version_of_triton_is_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     import triton
 
-    record("hidden_grads", NAME, True, 1.25)
+    record("qkv_silu", NAME, True, 1.25)
     monkeypatch.setattr(triton, "__version__", "0.0.1")
-    assert _auto().backend == "reference" and recorded("hidden_grads", NAME) is None
+    assert _auto().backend == "reference" and recorded("qkv_silu", NAME) is None
 
 
 @pytest.mark.usefixtures("gpu")
@@ -84,37 +84,45 @@ def test_another_version_of_triton_is_measured_anew(monkeypatch: pytest.MonkeyPa
     ("dtype", "lacks", "what"), [(torch.float64, "", "float64"), (torch.bfloat16, "width 72", "width 72")]
 )
 def test_what_kernels_cannot_do_is_named(dtype: torch.dtype, lacks: str, what: str) -> None:
-    record("hidden_grads", NAME, True, 2.0)
+    record("qkv_silu", NAME, True, 2.0)
     assert _auto(dtype, lacks).backend == "reference" and what in _auto(dtype, lacks).reason
     with pytest.raises(BackendUnavailable, match=what):
-        choose("hidden_grads", GPU, dtype, lacks, "triton")
+        choose("qkv_silu", GPU, dtype, lacks, "triton")
 
 
 @pytest.mark.usefixtures("gpu")
 def test_an_old_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     with pytest.raises(BackendUnavailable, match=r"older than compute capability 8\.0"):
-        choose("hidden_grads", GPU, torch.float16, "", "triton")
+        choose("qkv_silu", GPU, torch.float16, "", "triton")
 
 
 @pytest.mark.usefixtures("gpu")
 def test_the_argument_goes_before_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose("hidden_grads", GPU, torch.bfloat16, "", "triton") == Choice("triton", "it was asked for")
+    assert choose("qkv_silu", GPU, torch.bfloat16, "", "triton") == Choice("triton", "it was asked for")
     monkeypatch.setenv("LRM_TTT_KERNELS", "triton")
     assert _auto() == Choice("triton", "it stands in LRM_TTT_KERNELS")
-    assert choose("hidden_grads", GPU, torch.bfloat16, "", "reference").reason == "it was asked for"
+    assert choose("qkv_silu", GPU, torch.bfloat16, "", "reference").reason == "it was asked for"
     with pytest.raises(BackendUnavailable, match="stands in LRM_TTT_KERNELS"):
-        choose("hidden_grads", CPU, torch.bfloat16)
+        choose("qkv_silu", CPU, torch.bfloat16)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_variable_leaves_alone_what_has_no_such_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LRM_TTT_KERNELS", "triton")
+    assert choose("feed_forward", GPU, torch.bfloat16) == Choice("reference", "it has no Triton kernel")
+    monkeypatch.setenv("LRM_TTT_KERNELS", "cpu")
+    assert choose("qkv_silu", CPU, torch.bfloat16) == Choice("reference", "it has no native code")
 
 
 def test_what_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendUnavailable, match="no native code"):
-        choose("hidden_grads", CPU, torch.float32, "", "cpu")
+        choose("qkv_silu", CPU, torch.float32, "", "cpu")
     with pytest.raises(BackendUnavailable, match=r"'cuda'.*auto, reference, triton, cpu"):
-        choose("hidden_grads", CPU, torch.float32, "", "cuda")
+        choose("qkv_silu", CPU, torch.float32, "", "cuda")
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendUnavailable, match="triton is not installed"):
-        choose("hidden_grads", CPU, torch.float32, "", "triton")
+        choose("qkv_silu", CPU, torch.float32, "", "triton")
 
 
 @pytest.mark.usefixtures("gpu")
@@ -125,7 +133,7 @@ def test_a_broken_file_is_ignored_with_one_warning(text: str, tmp_path: Path, ca
     with caplog.at_level(logging.WARNING):
         assert _auto().backend == "reference" and _auto().backend == "reference"
     assert len(caplog.records) == 1 and "kernels.json is ignored" in caplog.text
-    record("hidden_grads", NAME, True, 1.5)
+    record("qkv_silu", NAME, True, 1.5)
     assert _auto().backend == "triton"
     assert list(tmp_path.iterdir()) == [path] and len(json.loads(path.read_text())) == 1
 
