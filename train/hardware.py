@@ -1,12 +1,10 @@
 """What the machine can do: which dtype to multiply in, and how to name it in a report."""
 
-import platform
-from pathlib import Path
-
 import torch
 
 from lrm_ttt.model.backbone import Precision
 from lrm_ttt.pipeline.checkpoint import choose_precision as name_precision
+from lrm_ttt.pipeline.processor import cpu_name
 
 
 def choose_precision(wanted: str, device: torch.device) -> Precision:
@@ -21,13 +19,4 @@ def describe(device: torch.device) -> str:
     """Return one line about the device that trained."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_cpu_entry('model name') or platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def _cpu_entry(key: str) -> str:
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(key):
-                return line.partition(":")[2].strip()
-    return ""
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"

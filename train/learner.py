@@ -12,8 +12,9 @@ from lrm_ttt.errors import InvalidConfig
 from lrm_ttt.losses.objective import LossTerms, build_objectives
 from lrm_ttt.model.build import build
 from lrm_ttt.model.checkpoint import load_matching
-from lrm_ttt.model.compilation import compile_blocks, has_compiler
+from lrm_ttt.model.compilation import compile_blocks
 from lrm_ttt.parallel.sharing import share_views
+from lrm_ttt.pipeline.processor import cxx_compiler
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.manipulable import cat
 from lrm_ttt.scene.views import Renderings, SceneBatch, Views
@@ -137,7 +138,7 @@ class Learner:
         """Compile the blocks where that is wanted and can be done."""
         if not self.config.compile:
             return
-        if self.ranks.device.type == "cpu" and not has_compiler():
+        if self.ranks.device.type == "cpu" and not cxx_compiler():
             self.notes.append("no C++ compiler was found, so the blocks run uncompiled, and slower")
             return
         compile_blocks(self.model)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 from pathlib import Path
 from typing import cast
 
@@ -18,11 +17,6 @@ MAX_RECOMPILATIONS = 64
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 BLOCK_PIECES = ("enter", "say", "leave")
 MEMORY_PIECES = ("start", "gradients", "commit")
-
-
-def has_compiler() -> bool:
-    """Return whether torch.compile finds a C++ compiler, which it needs on a CPU."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
 
 
 def compile_blocks(model: SceneModel) -> None:

@@ -11,11 +11,12 @@ from lrm_ttt.errors import BackendUnavailable, IncompatibleCheckpoint
 from lrm_ttt.kernels.rasterizer.op import available_backends
 from lrm_ttt.model.backbone import Precision
 from lrm_ttt.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE, find_pretrained, read_config
-from lrm_ttt.model.compilation import compile_blocks, has_compiler
+from lrm_ttt.model.compilation import compile_blocks
 from lrm_ttt.model.config import ModelConfig, Schedule
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.model.scene_model import SceneModel
 from lrm_ttt.parallel.launched import own_device
+from lrm_ttt.pipeline.processor import cxx_compiler
 
 M = TypeVar("M", bound=SceneModel)
 EMBEDDED = "embedded"
@@ -122,7 +123,7 @@ def choose_device(name: str) -> torch.device:
 
 def check_compiler(wanted: bool, device: torch.device) -> None:
     """Raise `BackendUnavailable` where code cannot be compiled that is to be."""
-    if wanted and device.type == "cpu" and not has_compiler():
+    if wanted and device.type == "cpu" and not cxx_compiler():
         raise BackendUnavailable(
             "--compile: no C++ compiler was found. Install one (g++ or clang++), or leave --compile out: the result is "
             "the same."

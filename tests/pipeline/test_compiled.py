@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from lrm_ttt import cli
-from lrm_ttt.model import compilation
 from lrm_ttt.pipeline import checkpoint
 from tests.pipeline.make import write_capture, write_checkpoint
 
@@ -26,7 +25,7 @@ def run(command: str, place: Path, *flags: str) -> int:
 def test_without_a_compiler_nothing_begins(
     command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(compilation.shutil, "which", lambda name: None)
+    monkeypatch.setattr(checkpoint, "cxx_compiler", lambda: "")
     assert run(command, place, "-o", str(place / "out"), "--compile", "--device", "cpu") == cli.USERS_MISTAKE
     assert "--compile: no C++ compiler" in capsys.readouterr().err
     assert not (place / "out").exists()

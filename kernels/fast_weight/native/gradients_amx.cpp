@@ -36,35 +36,9 @@ constexpr int kTokensAtOnce = 2048;  // Tokens whose hidden activations it keeps
 
 // Add the product of some columns of `left`, from tile `depth` on, with all of `right` to a block.
 void multiply_onto(const Tiles& left, int depth, const Tiles& right, int row, int column, bool onto, float* block) {
-    // GCC does not know that tiles are read from memory.
-    asm volatile("" : : : "memory");
-    const uint16_t *upper = left.left(2 * row, depth), *lower = left.left(2 * row + 1, depth);
-    const uint16_t *first = right.right(0, 2 * column), *second = right.right(0, 2 * column + 1);
-    if (onto) {
-        _tile_loadd(0, block, 64);
-        _tile_loadd(1, block + kSums / 4, 64);
-        _tile_loadd(2, block + kSums / 2, 64);
-        _tile_loadd(3, block + kSums / 4 * 3, 64);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    }
-    for (int64_t at = 0; at < static_cast<int64_t>(right.rows) * kSide; at += kTile) {
-        _tile_loadd(4, upper + at, 64);
-        _tile_loadd(6, first + at, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, second + at, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, lower + at, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_stored(0, block, 64);
-    _tile_stored(1, block + kSums / 4, 64);
-    _tile_stored(2, block + kSums / 2, 64);
-    _tile_stored(3, block + kSums / 4 * 3, 64);
+    onto ? load_sums(block) : start_sums();
+    add_product(left, right, row, column, depth);
+    store_sums(block);
 }
 
 // What all threads read of one memory and its tokens.

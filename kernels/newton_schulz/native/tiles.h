@@ -138,14 +138,23 @@ inline void start_sums() {
     _tile_zero(3);
 }
 
-// Add a block of a product to the sums: rows 32 row.. of `left` by columns 32 column.. of `right`. The left factor is
-// read past the nearest cache, which the right one fills: callers do well to go through all rows before other columns.
-inline void add_product(const Tiles& left, const Tiles& right, int row, int column) {
+inline void load_sums(const float* block) {
+    asm volatile("" : : : "memory");
+    _tile_loadd(0, block, 64);
+    _tile_loadd(1, block + kSums / 4, 64);
+    _tile_loadd(2, block + kSums / 2, 64);
+    _tile_loadd(3, block + kSums / 4 * 3, 64);
+}
+
+// Add a block of a product to the sums: rows 32 row.. of `left`, from its tile `depth` on, by columns 32 column.. of
+// `right`. The left factor is read past the nearest cache, which the right one fills: callers do well to go through all
+// rows before other columns.
+inline void add_product(const Tiles& left, const Tiles& right, int row, int column, int depth = 0) {
     // GCC does not know that tiles are read from memory.
     asm volatile("" : : : "memory");
-    const uint16_t *upper = left.left(2 * row, 0), *lower = left.left(2 * row + 1, 0);
+    const uint16_t *upper = left.left(2 * row, depth), *lower = left.left(2 * row + 1, depth);
     const uint16_t *first = right.right(0, 2 * column), *second = right.right(0, 2 * column + 1);
-    for (int64_t at = 0; at < static_cast<int64_t>(left.columns) * kSide; at += kTile) {
+    for (int64_t at = 0; at < static_cast<int64_t>(right.rows) * kSide; at += kTile) {
         _tile_stream_loadd(4, upper + at, 64);
         _tile_loadd(6, first + at, 64);
         _tile_dpbf16ps(0, 4, 6);
