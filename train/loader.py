@@ -103,8 +103,9 @@ def _in_workers(make: Callable[[K], T], keys: Iterator[K], num_workers: int) -> 
 def _explained(made: Iterator[T]) -> Iterator[T]:
     try:
         yield from made
-    except RuntimeError as error:
-        if "exited unexpectedly" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # Tensors are fetched from the process that made them, which may be gone before torch notices.
+        if isinstance(error, RuntimeError) and "exited unexpectedly" not in str(error):
             raise
         raise LrmTttError(
             f"A process that reads scenes was killed ({error}), most often for want of memory or of shared memory "
