@@ -16,7 +16,7 @@ from lrm_ttt.model.config import ModelConfig, Schedule
 from lrm_ttt.model.reconstructor import Reconstructor
 from lrm_ttt.model.scene_model import SceneModel
 from lrm_ttt.parallel.launched import own_device
-from lrm_ttt.pipeline.processor import cxx_compiler
+from lrm_ttt.pipeline.processor import cpu_flags, cxx_compiler
 
 M = TypeVar("M", bound=SceneModel)
 EMBEDDED = "embedded"
@@ -95,9 +95,7 @@ def choose_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    cpu_info = Path("/proc/cpuinfo")
-    words = cpu_info.read_text(encoding="utf-8", errors="replace").split() if cpu_info.is_file() else []
-    return "bf16" if BF16_FLAGS & set(words) else "fp32"
+    return "bf16" if BF16_FLAGS & cpu_flags() else "fp32"
 
 
 def choose_device(name: str) -> torch.device:

@@ -8,8 +8,6 @@
 
 namespace lrm {
 
-inline int padded(int size) { return (size + kBlock - 1) / kBlock * kBlock; }
-
 // The columns of one row of a strip that the matrix has.
 inline __mmask32 inside(int rows, int columns, int row, int column) {
     const int left = row < rows ? std::clamp(columns - column, 0, kDepth) : 0;

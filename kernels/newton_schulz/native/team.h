@@ -21,8 +21,6 @@ namespace lrm {
 // Columns that a thread works on take so much at most, three times over: most of its cache.
 constexpr int64_t kColumnBytes = 1800 << 10;
 
-inline int padded(int size) { return (size + kBlock - 1) / kBlock * kBlock; }
-
 // Sizes in whole blocks. The parts depend on the shape alone, so that sums do not depend on the number of threads.
 struct Division {
     int rows, columns, width, parts, together, threads;

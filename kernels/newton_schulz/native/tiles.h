@@ -14,6 +14,9 @@ constexpr int kTile = kSide * kDepth;   // Elements of a tile of factors: 1 KiB.
 constexpr int kBlock = 32;              // Sums are computed in blocks of 2 x 2 tiles.
 constexpr int kSums = kBlock * kBlock;  // Elements of a block of sums.
 
+// The size in whole blocks.
+inline int padded(int size) { return (size + kBlock - 1) / kBlock * kBlock; }
+
 // A matrix that is padded to whole blocks, as tiles of factors. `left` tiles hold 16 rows and 32 columns. `right` tiles
 // hold 32 rows and 16 columns, two rows interleaved. Those that a product sums over follow each other.
 struct Tiles {
