@@ -1,0 +1,1 @@
+"""Methods x scenes x numbers of views: run, keep, compare and show."""
