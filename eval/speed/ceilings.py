@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention import sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from lrm_ttt.eval.speed.children import explain
+from lrm_ttt.eval.children import explain
 from lrm_ttt.eval.speed.config import SpeedConfig
 from lrm_ttt.eval.speed.rows import NO_TIME, Row
 from lrm_ttt.eval.speed.timing import Budget, OutOfTime, interleave, timed

@@ -1,16 +1,12 @@
-"""Processes of their own for what is measured, so that one that takes too long, or breaks, is only a row of the table.
+"""Processes for what is measured, so that one that takes too long, or breaks, is only a row of the table."""
 
-Each has its own memory, and so its own peak of it. They are forked from a server that has imported torch and done
-nothing else.
-"""
-
-import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from lrm_ttt.eval.children import explain, start_child
 from lrm_ttt.eval.speed.timing import Budget, OutOfTime
 
 # Between the end of its budget and the end of a process, which looks at the clock itself.
@@ -64,13 +60,7 @@ class Child:
         self._running = None
 
     def _start(self) -> tuple[BaseProcess, Connection]:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["lrm_ttt.eval.speed.run"])
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_answer, args=(theirs, *self._target), daemon=True)
-        process.start()
-        theirs.close()
-        return process, ours
+        return start_child(_answer, *self._target, preload=["lrm_ttt.eval.speed.run"])
 
 
 def stream(generate: Callable[..., Iterator[Any]], *arguments: Any, budget: Budget) -> Iterator[Any]:
@@ -78,12 +68,6 @@ def stream(generate: Callable[..., Iterator[Any]], *arguments: Any, budget: Budg
     with Child(_next_of, generate, arguments) as child:
         while (item := child.ask(None, Budget(budget.until + GRACE_S, budget.clock))) is not None:
             yield item
-
-
-def explain(error: Exception) -> str:
-    """Return the kind of an exception and the first line of what it says, short enough for a table."""
-    said = str(error).strip().splitlines()
-    return f"failed: {type(error).__name__}{': ' + said[0][:100].replace('|', '/') if said else ''}"
 
 
 def _next_of(generate: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]) -> Callable[[None], Any]:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from lrm_ttt.eval.children import explain
 from lrm_ttt.eval.speed.ceilings import Ceilings
-from lrm_ttt.eval.speed.children import explain
 from lrm_ttt.eval.speed.rows import NO_TIME, Row
 from lrm_ttt.eval.speed.timing import Budget, OutOfTime, Timing, interleave, timed
 
