@@ -43,3 +43,15 @@ class Rasterized(NamedTuple):
     colors: Float[Tensor, "*b v 3 h w"]
     alphas: Float[Tensor, "*b v 1 h w"]
     depths: Float[Tensor, "*b v 1 h w"] | None
+
+
+class Screen(NamedTuple):
+    """Gaussians as the cameras see them, for those who add and remove Gaussians by it.
+
+    `means2d` requires a gradient; after the backward pass its `.grad` is that of the loss to the projected means, in
+    pixels. Its values are not the projected means. `radii` are in pixels: half the larger side of the box in which a
+    Gaussian's alpha is at least 1/255, and 0 where this box holds no pixel, or the Gaussian is outside near..far.
+    """
+
+    means2d: Float[Tensor, "*b v n 2"]
+    radii: Float[Tensor, "*b v n"]

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from lrm_ttt.errors import LrmTttError
 from lrm_ttt.kernels.native import INSTRUCTION_SETS, load_library
-from lrm_ttt.kernels.rasterizer.constants import Rasterized, Settings
+from lrm_ttt.kernels.rasterizer.constants import Rasterized, Screen, Settings
 from lrm_ttt.kernels.rasterizer.recycled import RecycledMemory
 
 # Work below this many Gaussians plus pixels is done in a millisecond by one thread.
@@ -33,14 +33,14 @@ class _Task(ctypes.Structure):
         *[(name, ctypes.c_int32) for name in ("scenes", "views", "gaussians", "sh_coefficients", "height", "width")],
         *[(name, ctypes.c_int32) for name in ("antialiased", "threads")],
         *[(name, ctypes.c_float) for name in ("near", "far", "eps2d", "max_alpha")],
-        *[(name, ctypes.c_void_p) for name in (*_ARRAYS, *_OUTPUTS)],
+        *[(name, ctypes.c_void_p) for name in (*_ARRAYS, *_OUTPUTS, "radii")],
     )
 
 
 class _Gradients(ctypes.Structure):
     """`LrmGradients` of native/task.h."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in (*_OUTPUTS, *_DIFFERENTIABLE))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in (*_OUTPUTS, *_DIFFERENTIABLE, "means2d"))
 
 
 @functools.cache
@@ -100,7 +100,9 @@ class _Rasterize(torch.autograd.Function):
     """Draw, and keep the sorted lists and the final transmittance for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, settings: Settings, keep: bool, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+    def forward(
+        ctx: Any, settings: Settings, keep: bool, radii: Tensor | None, means2d: Tensor | None, *inputs: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         built = library()
         assert built is not None, "the native library is not built"
         cameras = inputs[5]
@@ -109,13 +111,14 @@ class _Rasterize(torch.autograd.Function):
         colors, alphas = cameras.new_empty(*size[:2], 3, *size[2:]), cameras.new_empty(*size[:2], 1, *size[2:])
         depths = torch.empty_like(alphas) if settings.render_depth else None
         handle = ctypes.c_void_p()
-        task = _task(inputs, (colors, alphas, depths), settings)
+        task = _task(inputs, (colors, alphas, depths, radii), settings)
         status = built.lrm_rasterize(ctypes.byref(task), ctypes.byref(handle))
         kept = _Kept(built, handle.value)
         _raise_for(status)
         if keep:
             ctx.save_for_backward(*inputs)
             ctx.kept, ctx.settings = kept, settings
+            ctx.shape2d = None if means2d is None else means2d.shape
             ctx.set_materialize_grads(False)
         return colors, alphas, depths
 
@@ -126,19 +129,21 @@ class _Rasterize(torch.autograd.Function):
         assert built is not None
         inputs = ctx.saved_tensors
         if all(gradient is None for gradient in output_gradients):
-            return (None,) * (2 + len(inputs))
+            return (None,) * (4 + len(inputs))
         given = tuple(None if g is None else g.float().contiguous() for g in output_gradients)
         wanted = {
             name: _gradient_memory.empty(tensor.shape)
-            for name, tensor, needed in zip(_ARRAYS, inputs, ctx.needs_input_grad[2:], strict=True)
+            for name, tensor, needed in zip(_ARRAYS, inputs, ctx.needs_input_grad[4:], strict=True)
             if needed and tensor is not None
         }
-        task = _task(inputs, (None, None, None), ctx.settings)
-        pointers = _Gradients(*map(_pointer, given), *(_pointer(wanted.get(name)) for name in _DIFFERENTIABLE))
+        means2d = None if ctx.shape2d is None else _gradient_memory.empty(ctx.shape2d)
+        task = _task(inputs, (None, None, None, None), ctx.settings)
+        to_inputs = (*(wanted.get(name) for name in _DIFFERENTIABLE), means2d)
+        pointers = _Gradients(*map(_pointer, (*given, *to_inputs)))
         _raise_for(
             built.lrm_rasterize_backward(ctypes.byref(task), ctypes.byref(pointers), ctypes.c_void_p(ctx.kept.handle))
         )
-        return (None, None, *(wanted.get(name) for name in _ARRAYS))
+        return (None, None, None, means2d, *(wanted.get(name) for name in _ARRAYS))
 
 
 def _raise_for(status: int) -> None:
@@ -159,6 +164,7 @@ def rasterize_cpu(
     intrinsics: Float[Tensor, "b v 4"],
     background: Float[Tensor, "b v 3"] | None,
     settings: Settings,
+    screen: Screen | None = None,
 ) -> Rasterized:
     """Do what `rasterize_reference` does, in float32 whatever the dtype of the inputs, once differentiable.
 
@@ -169,6 +175,11 @@ def rasterize_cpu(
     centers = torch.linalg.inv_ex(world_to_cam.double())[0][..., :3, 3] if features.ndim == 4 else None
     inputs = (means, wxyz, scales, opacities, features, world_to_cam, centers, intrinsics, background)
     arrays = [None if tensor is None else tensor.float().contiguous() for tensor in inputs]
-    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in arrays)
-    colors, alphas, depths = _Rasterize.apply(settings, keep, *arrays)
+    means2d = None if screen is None else screen.means2d.float()
+    radii = None if screen is None else torch.empty(screen.radii.shape)
+    differentiable = (means2d, *arrays)
+    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in differentiable)
+    colors, alphas, depths = _Rasterize.apply(settings, keep, radii, means2d, *arrays)
+    if screen is not None and radii is not None:
+        screen.radii.copy_(radii)
     return Rasterized(colors.to(dtype), alphas.to(dtype), None if depths is None else depths.to(dtype))

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrm_ttt.errors import BackendUnavailable
-from lrm_ttt.kernels.rasterizer.constants import MAX_ALPHA, MAX_ALPHA_GSPLAT_16, Rasterized, Settings
+from lrm_ttt.kernels.rasterizer.constants import MAX_ALPHA, MAX_ALPHA_GSPLAT_16, Rasterized, Screen, Settings
 
 
 def why_not(device: torch.device) -> str:
@@ -43,6 +43,7 @@ def rasterize_gsplat(
     intrinsics: Float[Tensor, "b v 4"],
     background: Float[Tensor, "b v 3"] | None,
     settings: Settings,
+    screen: Screen | None = None,
 ) -> Rasterized:
     """Do what `rasterize_reference` does, in float32 on a CUDA device.
 
@@ -53,7 +54,7 @@ def rasterize_gsplat(
     library = _import_gsplat()
     dtype = means.dtype
     flat = [tensor.float() for tensor in (means, wxyz, scales, opacities, features, world_to_cam)]
-    drawn, alphas, _ = library.rasterization(
+    drawn, alphas, info = library.rasterization(
         *flat,
         _matrices(intrinsics.float()),
         settings.width,
@@ -67,9 +68,20 @@ def rasterize_gsplat(
         render_mode="RGB+ED" if settings.render_depth else "RGB",
         rasterize_mode="antialiased" if settings.antialiased else "classic",
     )
+    if screen is not None:
+        _track(info, screen)
     channels_first = drawn.movedim(-1, 2).to(dtype)
     depths = channels_first[:, :, 3:] if settings.render_depth else None
     return Rasterized(channels_first[:, :, :3], alphas.movedim(-1, 2).to(dtype), depths)
+
+
+def _track(info: dict[str, Tensor], screen: Screen) -> None:
+    """Fill the radii, and let the gradient of gsplat's projected means go to `means2d`."""
+    # Two of each Gaussian since 1.5, along the axes of the image; one of 0 means that it is not drawn.
+    radii = info["radii"].reshape(*screen.radii.shape, -1)
+    screen.radii.copy_(torch.where((radii > 0).all(-1), radii.amax(-1), 0))
+    if info["means2d"].requires_grad:
+        info["means2d"].register_hook(screen.means2d.backward)
 
 
 def _matrices(intrinsics: Float[Tensor, "b v 4"]) -> Float[Tensor, "b v 3 3"]:

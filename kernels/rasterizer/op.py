@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lrm_ttt.errors import BackendUnavailable, LrmTttError
 from lrm_ttt.kernels.rasterizer import cpu, gsplat
-from lrm_ttt.kernels.rasterizer.constants import EPS2D, FAR, MAX_ALPHA, NEAR, SH_COUNTS, Rasterized, Settings
+from lrm_ttt.kernels.rasterizer.constants import EPS2D, FAR, MAX_ALPHA, NEAR, SH_COUNTS, Rasterized, Screen, Settings
 from lrm_ttt.kernels.rasterizer.reference import rasterize_reference
 
-__all__ = ["BACKENDS", "Rasterized", "available_backends", "rasterize"]
+__all__ = ["BACKENDS", "Rasterized", "Screen", "available_backends", "rasterize", "rasterize_tracked"]
 
 BACKENDS = ("auto", "cpu", "gsplat", "reference")
 
@@ -52,6 +52,7 @@ def rasterize(
     max_alpha: float | None = None,
     render_depth: bool = True,
     backend: str = "auto",
+    screen: Screen | None = None,
 ) -> Rasterized:
     """Draw every scene of a batch from its `v` cameras: colours, alphas and expected camera z.
 
@@ -60,7 +61,7 @@ def rasterize(
     OpenCV axes; `intrinsics` are fx fy cx cy in pixels, pixel centres at +0.5; `image_size` is (height, width), or has
     these attributes. `background` None is black. Gaussians outside `near`..`far` (camera z, scene units) are not drawn.
     `antialiased` lowers the opacity of Gaussians that `eps2d` (square pixels) has widened. `max_alpha` None is 0.999,
-    or what the installed gsplat has.
+    or what the installed gsplat has. `screen` is for `rasterize_tracked`.
 
     Differentiable once in means, wxyz, scales, opacities, sh or colors, world_to_cam and background; bit-identical for
     any number of threads. `backend` "auto" takes gsplat for CUDA tensors, else the native library, else (and for
@@ -70,10 +71,9 @@ def rasterize(
     features = sh if sh is not None else colors
     if features is None or (sh is not None and colors is not None):
         raise LrmTttError("rasterize takes either sh or colors: give exactly one of them")
-    height, width = _height_width(image_size)
     run = _choose(backend, means)
     most = max_alpha if max_alpha is not None else gsplat.max_alpha() if run is gsplat.rasterize_gsplat else MAX_ALPHA
-    settings = Settings(height, width, near, far, eps2d, antialiased, most, render_depth)
+    settings = Settings(*_height_width(image_size), near, far, eps2d, antialiased, most, render_depth)
     _check(settings, sh)
     gaussians = {"means": means, "wxyz": wxyz, "scales": scales, "opacities": opacities, "sh or colors": features}
     cameras = {"world_to_cam": world_to_cam, "intrinsics": intrinsics}
@@ -86,10 +86,25 @@ def rasterize(
         background = background.expand(*batch, views, 3).reshape(batch.numel(), views, 3)
     tensors = [*gaussians.values(), *cameras.values()]
     flat = [tensor.reshape(batch.numel(), *tensor.shape[len(batch) :]) for tensor in tensors]
-    drawn = run(*flat, background, settings)
+    if screen is not None:
+        seen = (batch.numel(), views, means.shape[-2])
+        screen = Screen(screen.means2d.reshape(*seen, 2), screen.radii.view(seen))
+    drawn = run(*flat, background, settings, screen)
     depths = None if drawn.depths is None else drawn.depths.reshape(*batch, *drawn.depths.shape[1:])
     colored, alphas = (image.reshape(*batch, *image.shape[1:]) for image in drawn[:2])
     return Rasterized(colored, alphas, depths)
+
+
+def rasterize_tracked(
+    means: Float[Tensor, "*b n 3"], *others: Tensor, world_to_cam: Float[Tensor, "*b v 4 4"], **options: Any
+) -> tuple[Rasterized, Screen]:
+    """Do what `rasterize` does with these arguments, and say how large each Gaussian is in each view.
+
+    After the backward pass it also says what the gradient to the projected means is: see `Screen`.
+    """
+    shape = (*means.shape[:-2], world_to_cam.shape[-3], means.shape[-2])
+    screen = Screen(means.new_zeros(*shape, 2, requires_grad=True), means.new_zeros(shape))
+    return rasterize(means, *others, world_to_cam=world_to_cam, screen=screen, **options), screen
 
 
 def available_backends(device: torch.device | str = "cpu") -> dict[str, str]:

@@ -15,6 +15,7 @@ from lrm_ttt.kernels.rasterizer.constants import (
     MIN_ALPHA_FOR_DEPTH,
     MIN_TRANSMITTANCE,
     Rasterized,
+    Screen,
     Settings,
 )
 from lrm_ttt.kernels.rasterizer.spherical_harmonics import sh_to_colors
@@ -33,6 +34,7 @@ def rasterize_reference(
     intrinsics: Float[Tensor, "b v 4"],
     background: Float[Tensor, "b v 3"] | None,
     settings: Settings,
+    screen: Screen | None = None,
 ) -> Rasterized:
     """Draw Gaussians as 3D Gaussian splatting does (Kerbl et al. 2023, arXiv 2308.04079), with gsplat's conventions.
 
@@ -45,7 +47,8 @@ def rasterize_reference(
             back = None if background is None else background[scene, view]
             camera = (world_to_cam[scene, view], intrinsics[scene, view])
             gaussians = (means[scene], wxyz[scene], scales[scene], opacities[scene], features[scene])
-            images.append(_draw(*gaussians, *camera, back, settings))
+            seen = None if screen is None else Screen(screen.means2d[scene, view], screen.radii[scene, view])
+            images.append(_draw(*gaussians, *camera, back, settings, seen))
     shape = (means.shape[0], world_to_cam.shape[1], 5, settings.height, settings.width)
     planes = torch.stack(images).reshape(shape) if images else means.new_zeros(shape)
     colors, alphas, depths = planes.split([3, 1, 1], dim=2)
@@ -96,6 +99,7 @@ def _draw(
     intrinsics: Tensor,
     background: Tensor | None,
     settings: Settings,
+    screen: Screen | None,
 ) -> Float[Tensor, "5 h w"]:
     """Draw one image: colour, alpha and depth."""
     rotation, translation = world_to_cam[:3, :3], world_to_cam[:3, 3]
@@ -124,8 +128,14 @@ def _draw(
 
     good = (determinants.detach() > 0) & (opacity.detach() >= MIN_ALPHA) & (covariances.detach().isfinite().all((1, 2)))
     channels = torch.cat([colors, torch.ones_like(colors[:, :1]), in_camera[:, 2:]], -1)
+    if screen is not None:
+        centers = centers + screen.means2d[inside]
     parts = [part[good] for part in (centers, covariances, opacity, channels)]
-    return _blend_patches(parts, background, settings)
+    extents = _extents(parts[1].detach(), parts[2].detach())
+    if screen is not None:
+        touching = _touching(parts[0].detach(), extents, 0, 0, (settings.height, settings.width))
+        screen.radii[inside[good][touching]] = extents[touching].amax(1)
+    return _blend_patches(parts, extents, background, settings)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -151,12 +161,18 @@ class _Recomputed(torch.autograd.Function):
         return (None, *(next(found) if need else None for need in needed))
 
 
-def _blend_patches(parts: list[Tensor], background: Tensor | None, settings: Settings) -> Float[Tensor, "5 h w"]:
-    """Draw the image in patches, each against the Gaussians whose bounding box touches it."""
-    centers, covariances, opacity, _ = (part.detach() for part in parts)
+def _extents(covariances: Float[Tensor, "m 2 2"], opacity: Float[Tensor, " m"]) -> Float[Tensor, "m 2"]:
+    """Return half the sides of the boxes in which alpha is at least 1/255, in pixels."""
     deviations = torch.sqrt(2 * torch.log(torch.clamp(opacity / MIN_ALPHA, min=1)))
     # A little more than exact, for rounding must not lose a pixel.
-    extents = deviations[:, None] * torch.diagonal(covariances, dim1=1, dim2=2).sqrt() * 1.001 + 0.01
+    return deviations[:, None] * torch.diagonal(covariances, dim1=1, dim2=2).sqrt() * 1.001 + 0.01
+
+
+def _blend_patches(
+    parts: list[Tensor], extents: Float[Tensor, "m 2"], background: Tensor | None, settings: Settings
+) -> Float[Tensor, "5 h w"]:
+    """Draw the image in patches, each against the Gaussians whose bounding box touches it."""
+    centers = parts[0].detach()
     rows = []
     for top in range(0, settings.height, PATCH):
         row = []

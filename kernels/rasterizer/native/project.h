@@ -259,6 +259,10 @@ static uint32_t project_chunk(const LrmTask& task, Context& context, int scene, 
             const size_t slot = static_cast<size_t>(image) * context.blocks + block;
             context.block_masks.get<uint16_t>()[slot] = static_cast<uint16_t>(visible);
             context.block_starts.get<uint32_t>()[slot] = start;
+            if (task.radii) {
+                const F16 radius = select(mask_from_bits(visible), max(f[11], f[12]));
+                store_columns(&radius, 1, count, task.radii + static_cast<size_t>(image) * task.gaussians + first);
+            }
             if (!visible) continue;
             if (!have_features) {
                 load_features(task.features + row * features, features, count, columns);

@@ -89,7 +89,7 @@ static inline Vec3 sh_backward(const LrmTask& task, const View& view, const Sixt
 // One view's share of the gradients. `sums` has a vector per entry of rotation, translation and centre.
 static inline void view_backward(const LrmTask& task, const View& view, const Sixteen& g, M16 present,
                                  uint32_t visible_bits, F16* m, const float* columns, SixteenGradients& out,
-                                 float* columns_gradient, float* sums) {
+                                 float* columns_gradient, float* sums, F16 (&mean2d)[2]) {
     const M16 visible = mask_from_bits(visible_bits);
     const Projection p = project_sixteen(task, view, g, present);
     const F16 opacity = g.opacity * p.compensation;
@@ -115,10 +115,10 @@ static inline void view_backward(const LrmTask& task, const View& view, const Si
     const F16 grad_clipped_y = minus_one * kv * dot(grad_row_v, r2);
     F16 grad_x_over_z = select((p.x_over_z >= set1(view.x_low)) & (p.x_over_z <= set1(view.x_high)), grad_clipped_x);
     F16 grad_y_over_z = select((p.y_over_z >= set1(view.y_low)) & (p.y_over_z <= set1(view.y_high)), grad_clipped_y);
-    const F16 grad_px = minus_one * fma(p.a, m[kSx], p.b * m[kSy]);
-    const F16 grad_py = minus_one * fma(p.b, m[kSx], p.c * m[kSy]);
-    grad_x_over_z = fma(set1(view.fx), select(visible, grad_px), grad_x_over_z);
-    grad_y_over_z = fma(set1(view.fy), select(visible, grad_py), grad_y_over_z);
+    mean2d[0] = select(visible, minus_one * fma(p.a, m[kSx], p.b * m[kSy]));
+    mean2d[1] = select(visible, minus_one * fma(p.b, m[kSx], p.c * m[kSy]));
+    grad_x_over_z = fma(set1(view.fx), mean2d[0], grad_x_over_z);
+    grad_y_over_z = fma(set1(view.fy), mean2d[1], grad_y_over_z);
     Vec3 grad_camera;
     grad_camera.x = grad_x_over_z * p.inverse_z;
     grad_camera.y = grad_y_over_z * p.inverse_z;
@@ -224,6 +224,9 @@ static void project_chunk_backward(const LrmTask& task, const LrmGradients& out,
         const size_t number = static_cast<size_t>(image) * context.chunks + chunk;
         return want_camera ? context.camera_sums.get<float>() + number * kCameraSums * kLanes : nullptr;
     };
+    const auto row2d = [&](int image, int block) {
+        return static_cast<size_t>(image) * task.gaussians + block * kLanes;
+    };
     for (int v = 0; v < task.views; ++v) clear_rows(sums_of(first_image + v), 0, kCameraSums, kLanes);
     alignas(64) float columns[48 * kLanes], columns_gradient[48 * kLanes];
     for (int block = first_block; block < last_block; ++block) {
@@ -234,6 +237,7 @@ static void project_chunk_backward(const LrmTask& task, const LrmGradients& out,
         for (int v = 0; v < task.views; ++v) seen |= visible_in(first_image + v, block);
         if (!seen) {
             clear_gradients(out, row, count, features);
+            for (int v = 0; v < task.views; ++v) clear_rows(out.means2d, row2d(first_image + v, block), count, 2);
             continue;
         }
         Sixteen g;
@@ -246,11 +250,15 @@ static void project_chunk_backward(const LrmTask& task, const LrmGradients& out,
         for (int v = 0; v < task.views; ++v) {
             const int image = first_image + v;
             const uint32_t visible = visible_in(image, block);
-            if (!visible) continue;
-            F16 moments[16];
+            if (!visible) {
+                clear_rows(out.means2d, row2d(image, block), count, 2);
+                continue;
+            }
+            F16 moments[16], mean2d[2];
             gather_slots(context, image, block, visible, moments);
             view_backward(task, view_of(task, image), g, mask_from_bits((1u << count) - 1u), visible, moments, columns,
-                          grad, columns_gradient, sums_of(image));
+                          grad, columns_gradient, sums_of(image), mean2d);
+            if (out.means2d) store_columns(mean2d, 2, count, out.means2d + 2 * row2d(image, block));
         }
         store_gradients(out, row, count, g, grad);
         if (out.features)

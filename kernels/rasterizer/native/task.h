@@ -26,12 +26,14 @@ struct LrmTask {
     float* colors;              // [scenes views 3 height width]
     float* alphas;              // [scenes views 1 height width]
     float* depths;              // [scenes views 1 height width] or null
+    float* radii;               // [scenes views gaussians] or null: pixels, 0 where the Gaussian is not drawn
 };
 
 // Gradients of the outputs (null: zero) and of the inputs (null: not wanted).
 struct LrmGradients {
     const float *colors, *alphas, *depths;
     float *means, *wxyz, *scales, *opacities, *features, *world_to_cam, *centers, *background;
+    float* means2d;  // [scenes views gaussians 2], in pixels
 };
 }
 
