@@ -1,4 +1,8 @@
-"""How Gaussians are optimised on one scene. Free of torch."""
+"""How Gaussians are optimised on one scene. Free of torch.
+
+Lengths are in units of the mean distance between the cameras and what they look at. Where nothing else is said the
+values are those of the examples of gsplat 1.5.3, which are those of the papers.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,6 +10,59 @@ from typing import Literal
 from lrm_ttt.errors import InvalidConfig
 
 Strategy = Literal["adaptive", "mcmc"]
+
+
+@dataclass(frozen=True)
+class RatesConfig:
+    """Learning rates of Adam; that of the means falls exponentially to the share `final_means` over the run."""
+
+    means: float = 1.6e-4
+    final_means: float = 0.01
+    scales: float = 5e-3
+    quats: float = 1e-3
+    opacities: float = 5e-2
+    sh0: float = 2.5e-3
+    sh_rest: float = 2.5e-3 / 20
+
+
+@dataclass(frozen=True)
+class AdaptiveConfig:
+    """Adaptive density control (arXiv 2308.04079, section 5.2)."""
+
+    initial_opacity: float = 0.1
+    initial_scale: float = 1.0
+    """Times the distance to the nearest neighbours."""
+    start: int = 500
+    every: int = 100
+    stop: float = 0.5
+    """The share of the iterations after which the number of Gaussians stays: 15,000 of 30,000."""
+    grow_gradient: float = 2e-4
+    """Mean gradient of the position in the image (-1..1) above which a Gaussian is cloned or split."""
+    grow_scale: float = 0.01
+    """Up to this scale it is cloned, above split."""
+    prune_opacity: float = 0.005
+    prune_scale: float = 0.1
+    """Larger ones go, once the opacities have been reset."""
+    reset_every: int = 3000
+    """gsplat 1.5.3 means to reset opacities so often, and by a slip of precedence never does; here it is done."""
+
+
+@dataclass(frozen=True)
+class McmcConfig:
+    """3D Gaussian splatting as Markov chain Monte Carlo (arXiv 2404.09591)."""
+
+    cap: int = 5000
+    """The most Gaussians there may be."""
+    initial_opacity: float = 0.5
+    initial_scale: float = 0.1
+    start: int = 500
+    every: int = 100
+    stop: float = 25 / 30
+    noise: float = 5e5
+    """Noise of the positions, in units of their learning rate."""
+    min_opacity: float = 0.005
+    opacity_weight: float = 0.01
+    scale_weight: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -18,7 +75,15 @@ class OptimiseConfig:
     """Steps, each on one input view."""
     mip: bool = False
     """The 3D smoothing filter and antialiased drawing of Mip-Splatting (arXiv 2311.16493)."""
+    initial: int = 2000
+    """Gaussians to begin with; where a capture has points, the most that are taken of them."""
+    sh_degree_every: int = 1000
+    """Steps after which the degree of the spherical harmonics rises by one, up to three."""
+    rates: RatesConfig = RatesConfig()
+    adaptive: AdaptiveConfig = AdaptiveConfig()
+    mcmc: McmcConfig = McmcConfig()
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise InvalidConfig(f"iterations {self.iterations}: at least one.")
+        for name in ("iterations", "initial", "sh_degree_every"):
+            if getattr(self, name) < 1:
+                raise InvalidConfig(f"{name} {getattr(self, name)}: at least one.")

@@ -1,0 +1,106 @@
+"""The parameters of one scene as gsplat keeps them, with an Adam for each, and how both follow when Gaussians change."""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import Parameter
+
+from lrm_ttt.eval.baselines.config import RatesConfig
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+# What makes two Gaussians of one that is split smaller than it (arXiv 2308.04079, section 5.2).
+SPLIT_SHRINKS = 1.6
+
+
+@dataclasses.dataclass(frozen=True)
+class Splats:
+    """Means, log scales, quaternions (wxyz), opacity logits and harmonics of one scene, and their optimisers.
+
+    Both dictionaries have the keys and layouts that gsplat's strategies ask for, and like these the functions below
+    put new parameters into them.
+    """
+
+    parameters: dict[str, Parameter]
+    optimisers: dict[str, torch.optim.Adam]
+
+    @property
+    def num_gaussians(self) -> int:
+        """How many there are now."""
+        return len(self.parameters["means"])
+
+
+def make_splats(values: dict[str, Tensor], rates: RatesConfig) -> Splats:
+    """Return parameters with the values `means`, `scales`, `quats`, `opacities`, `sh0`, `shN`, as yet unmoved."""
+    rate_of = {"means": rates.means, "scales": rates.scales, "quats": rates.quats, "opacities": rates.opacities}
+    rate_of |= {"sh0": rates.sh0, "shN": rates.sh_rest}
+    parameters = {name: Parameter(value.contiguous()) for name, value in values.items()}
+    optimisers = {
+        name: torch.optim.Adam([parameter], lr=rate_of[name], eps=1e-15, fused=True)
+        for name, parameter in parameters.items()
+    }
+    return Splats(parameters, optimisers)
+
+
+def replace(
+    splats: Splats, name: str, value: Tensor, moment: Callable[[Tensor], Tensor] = lambda moment: moment
+) -> None:
+    """Put `value` in the place of a parameter, and what `moment` makes of them in that of its moments."""
+    old, optimiser = splats.parameters[name], splats.optimisers[name]
+    new = Parameter(value)
+    splats.parameters[name] = new
+    optimiser.param_groups[0]["params"] = [new]
+    if state := optimiser.state.pop(old, None):
+        optimiser.state[new] = {key: moment(part) if key in MOMENTS else part for key, part in state.items()}
+
+
+@torch.no_grad()
+def take(splats: Splats, index: Int[Tensor, "m"], num_new: int = 0) -> None:
+    """Keep the Gaussians at `index`, in that order and as often; the last `num_new` begin with moments of zero."""
+    num_old = len(index) - num_new
+
+    def moment(part: Tensor) -> Tensor:
+        taken = part[index]
+        taken[num_old:] = 0
+        return taken
+
+    for name, parameter in list(splats.parameters.items()):
+        replace(splats, name, parameter.detach()[index], moment)
+
+
+def duplicate(splats: Splats, chosen: Int[Tensor, "m"]) -> None:
+    """Add a copy of every chosen Gaussian."""
+    everything = torch.arange(splats.num_gaussians, device=chosen.device)
+    take(splats, torch.cat([everything, chosen]), len(chosen))
+
+
+@torch.no_grad()
+def split(splats: Splats, chosen: Int[Tensor, "m"], generator: torch.Generator | None) -> None:
+    """Put two smaller Gaussians, at places drawn from it, where each chosen one was; they come last."""
+    parameters = splats.parameters
+    scales = parameters["scales"][chosen].exp()
+    noise = torch.randn(2, len(chosen), 3, generator=generator, device=chosen.device)
+    offsets = rotate(parameters["quats"][chosen], noise * scales)
+    rest = torch.ones(splats.num_gaussians, dtype=torch.bool, device=chosen.device)
+    rest[chosen] = False
+    take(splats, torch.cat([rest.nonzero()[:, 0], chosen, chosen]), 2 * len(chosen))
+    first = splats.num_gaussians - 2 * len(chosen)
+    parameters["means"][first:] += offsets.flatten(0, 1)
+    parameters["scales"][first:] = (scales / SPLIT_SHRINKS).log().repeat(2, 1)
+
+
+@torch.no_grad()
+def lower_opacities(splats: Splats, most: float) -> None:
+    """Let no opacity be above `most`, and forget how the opacities moved."""
+    limit = torch.tensor(most).logit().item()
+    replace(splats, "opacities", splats.parameters["opacities"].detach().clamp(max=limit), torch.zeros_like)
+
+
+def rotate(quats: Float[Tensor, "n 4"], vectors: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
+    """Rotate each vector by its quaternion (wxyz), which need not have unit length."""
+    unit = torch.nn.functional.normalize(quats, dim=-1)
+    real, imaginary = unit[:, :1], unit[:, 1:].expand_as(vectors)
+    across = 2 * torch.linalg.cross(imaginary, vectors)
+    return vectors + real * across + torch.linalg.cross(imaginary, across)
