@@ -53,7 +53,7 @@ def plan_capture(config: ReconstructConfig, patch_size: int) -> CapturePlan:
         check_size(asked, patch_size)
     if config.source == EXAMPLE:
         example = procedural_capture(EXAMPLE_SEED, EXAMPLE_VIEWS, asked or EXAMPLE_SIZE, "object")
-        source = _as_source(example)
+        source = as_source(example, EXAMPLE)
         return CapturePlan(source, _choose(config, source), example.image_size, example)
     source = open_scene(config.source, allow_missing=config.allow_missing)
     size = asked or choose_image_size(source, patch_size=patch_size, max_pixels=DEFAULT_PIXELS)
@@ -86,11 +86,11 @@ def _choose(config: ReconstructConfig, source: SceneSource) -> ViewChoice:
     return choose_views(source, num_inputs=wanted, hold_out=hold_out, seed=config.seed)
 
 
-def _as_source(example: Views) -> SceneSource:
+def as_source(example: Views, name: str) -> SceneSource:
     """Describe views that were made rather than read, so that they are chosen like any others."""
     num_views = example.shape[0]
     return SceneSource(
-        name=EXAMPLE,
+        name=name,
         image_paths=tuple(Path(f"view {index}") for index in range(num_views)),
         cam_to_world=example.cameras.cam_to_world.double(),
         intrinsics=example.cameras.intrinsics.double(),
