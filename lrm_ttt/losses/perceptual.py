@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -59,10 +60,7 @@ def find_weights(network: str, weights: str | None) -> Path:
 
     Raises `InvalidConfig` where it is not there; nothing is downloaded.
     """
-    from torchvision.models import VGG16_Weights, VGG19_Weights
-
-    url = (VGG16_Weights if network == "lpips" else VGG19_Weights).IMAGENET1K_V1.url
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    cached, url = cached_weights("vgg16" if network == "lpips" else network)
     path = cached if weights is None else Path(weights)
     if not path.is_file():
         raise InvalidConfig(
@@ -70,6 +68,22 @@ def find_weights(network: str, weights: str | None) -> Path:
             f"there ({url}), name another in losses.perceptual_weights, or set losses.perceptual to 0 to train without."
         )
     return path
+
+
+def cached_weights(network: str) -> tuple[Path, str]:
+    """Return the file, there or not, in which torchvision keeps the weights of vgg16, vgg19 or alexnet, and its URL."""
+    from torchvision.models import get_model_weights
+
+    url = get_model_weights(network)["IMAGENET1K_V1"].url
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2], url
+
+
+def load_lpips(network: Literal["vgg", "alex"], path: Path) -> nn.Module:
+    """Return LPIPS 0.1 in evaluation mode, on a file with the weights of torchvision's vgg16 or alexnet.
+
+    Its own linear layers come with its package. Raises `InvalidConfig` for another file.
+    """
+    return _lpips(_load(path, network), path, network).requires_grad_(False).eval()
 
 
 def _load(path: Path, network: str) -> Mapping[str, Tensor]:
@@ -82,8 +96,8 @@ def _load(path: Path, network: str) -> Mapping[str, Tensor]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise InvalidConfig(
-            f"losses.perceptual: the file {path} with the weights of '{network}' cannot be read: "
-            f"{' '.join(str(error).split())[:200]}. Give a file with torchvision's names, or set the weight to 0."
+            f"perceptual distance: the file {path} with the weights of '{network}' cannot be read: "
+            f"{' '.join(str(error).split())[:200]}. Give a file with torchvision's names, or do without the distance."
         ) from error
 
 
@@ -99,12 +113,12 @@ def _vgg19(state: Mapping[str, Tensor], path: Path) -> nn.ModuleList:
     return nn.ModuleList(layers[start : stop + 1] for start, stop in zip(starts, VGG19_LAYERS, strict=True))
 
 
-def _lpips(state: Mapping[str, Tensor], path: Path) -> nn.Module:
+def _lpips(state: Mapping[str, Tensor], path: Path, network: Literal["vgg", "alex"] = "vgg") -> nn.Module:
     import lpips
-    from torchvision.models import vgg16
+    from torchvision.models import alexnet, vgg16
 
-    layers = _filled(vgg16, state, path)
-    metric = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+    layers = _filled(vgg16 if network == "vgg" else alexnet, state, path)
+    metric = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
     slices = [getattr(metric.net, f"slice{number}") for number in range(1, 6)]
     # Its slices keep torchvision's layer numbers as names.
     for part in slices:
@@ -123,6 +137,6 @@ def _filled(build: Callable[..., nn.Module], state: Mapping[str, Tensor], path: 
     found = {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}
     wrong = [name for name, value in wanted.items() if name not in found or found[name].shape != value.shape]
     if wrong:
-        raise InvalidConfig(f"losses.perceptual: {path} holds another network: features.{wrong[0]} does not fit.")
+        raise InvalidConfig(f"perceptual distance: {path} holds another network: features.{wrong[0]} does not fit.")
     layers.load_state_dict({name: found[name].float() for name in wanted}, assign=True)
     return layers

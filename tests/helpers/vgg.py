@@ -8,11 +8,11 @@ import torchvision
 
 
 def random_vgg(network: str, path: Path) -> None:
-    """Write the convolutions of torchvision's VGG with random weights."""
+    """Write the convolutions of torchvision's vgg19, vgg16 (also called lpips) or alexnet with random weights."""
     torch.manual_seed(0)
-    build = torchvision.models.vgg19 if network == "vgg19" else torchvision.models.vgg16
     with torch.device("meta"):
-        shapes = {name: value.shape for name, value in build(weights=None).features.state_dict().items()}
+        build = torchvision.models.get_model("vgg16" if network == "lpips" else network, weights=None)
+        shapes = {name: value.shape for name, value in build.features.state_dict().items()}
     path.parent.mkdir(exist_ok=True)
     # He's deviation keeps the features of all layers at one scale.
     torch.save(
