@@ -1,0 +1,1 @@
+"""One page that shows a benchmark to somebody who was not there."""

@@ -1,0 +1,166 @@
+"""report.html: a benchmark as one file that is opened from anywhere, without a network."""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from lrm_ttt.eval.report.means import is_done, mean_rows, summary
+from lrm_ttt.eval.report.pictures import collect_pictures
+from lrm_ttt.eval.report.published_tables import published_section
+from lrm_ttt.eval.report.results import Results, read_results
+from lrm_ttt.pipeline.report import table
+
+# In the order in which they need each other.
+SCRIPTS = ("common.js", "tables.js", "plots.js", "compare.js", "scene.js", "page.js")
+# The browser itself refuses whatever is not in the file.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+LABELS = {
+    "psnr": "PSNR",
+    "ssim": "SSIM, 11-tap Gaussian",
+    "ssim_uniform7": "SSIM, 7×7 uniform",
+    "lpips": "LPIPS",
+    "depth_abs_rel": "Depth AbsRel",
+    "depth_delta1": "Depth δ < 1.25",
+}
+
+
+def write_page(folder: Path) -> Path:
+    """Write report.html into the output folder of a benchmark, finished or not, and return its path."""
+    results = read_results(folder)
+    title = str(results.about.get("name") or folder.name)
+    own = resources.files("lrm_ttt.eval.report")
+    script = "\n".join((own / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    parts = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+        '<link rel="icon" href="data:,">',
+        f"<title>{html.escape(title)}</title>",
+        f"<style>{(own / 'page.css').read_text(encoding='utf-8')}</style></head><body>",
+        '<main id="overview">',
+        *_head(results, title),
+        '<section id="results"></section><section id="plots"></section><section id="scenes"></section>',
+        *_failures(results),
+        *published_section(),
+        *_provenance(results),
+        '</main><main id="scene" hidden></main>',
+        f'<script type="application/json" id="data">{_json_in_html(_data(results, title))}</script>',
+        f'<script>"use strict";(() => {{\n{script}\n}})();</script></body></html>',
+    ]
+    path = folder / "report.html"
+    path.write_text("\n".join(parts), encoding="utf-8")
+    return path
+
+
+def _data(results: Results, title: str) -> dict[str, Any]:
+    """Return what the scripts read: means by group of scenes, cells, pictures."""
+    pictures = collect_pictures(results)
+    cells = []
+    for cell, keys in zip(results.cells, pictures["renders"], strict=True):
+        each = dict(zip(map(str, cell.get("targets") or ()), cell.get("psnr_each") or (), strict=False))
+        shown = {name: cell.get(name) for name in ("scene", "method", "views", "status", "error", "inputs", "targets")}
+        cells.append({**shown, "psnr": (cell.get("metrics") or {}).get("psnr"), "each": each, "pictures": keys})
+    groups = results.groups()
+    return {
+        "title": title,
+        "methods": results.methods,
+        "views": results.views,
+        "scenes": list(results.scenes.values()),
+        "groups": groups,
+        "rows": {name: mean_rows(results, scenes) for name, scenes in groups.items()},
+        "cells": cells,
+        "truths": pictures["truths"],
+        "pictures": pictures["urls"],
+        "leftOut": pictures["left_out"],
+        "variants": results.about.get("metric_variants") or {},
+        "lpips": results.about.get("lpips"),
+    }
+
+
+def _json_in_html(value: Any) -> str:
+    """Return JSON in which no name can end the element that it stands in."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _head(results: Results, title: str) -> list[str]:
+    about = results.about
+    num_done = sum(is_done(cell) for cell in results.cells)
+    num_failed = len(results.cells) - num_done
+    total = max(int(about.get("cells") or 0), len(results.cells))
+    facts = [
+        f"{len(results.methods)} methods, {len(results.scenes)} scenes, {_listed(results.views)} input views",
+        _hardware_words(about.get("hardware")),
+        str(about.get("date") or "")[:10],
+        f"commit {str(about['commit'])[:10]}" if about.get("commit") else "",
+    ]
+    parts = [f'<header><p class="kicker">lrm-ttt benchmark</p><h1>{html.escape(title)}</h1>']
+    parts += [f'<p class="summary">{html.escape(summary(results))}</p>']
+    parts += [f'<p class="facts">{html.escape(" · ".join(fact for fact in facts if fact))}</p>']
+    if len(results.cells) < total:
+        parts += [
+            f'<p class="notice">This run is not finished: {len(results.cells)} of {total} cells are there. '
+            "Means over fewer scenes than others are marked.</p>"
+        ]
+    if num_failed:
+        parts += [f'<p class="notice">{num_failed} of {total} cells failed; they are listed below with the reason.</p>']
+    return [*parts, "</header>"]
+
+
+def _failures(results: Results) -> list[str]:
+    failed = [cell for cell in results.cells if not is_done(cell)]
+    missing = [str(line) for line in results.about.get("missing") or ()]
+    parts = []
+    if failed:
+        rows = [
+            "".join(
+                f"<td>{html.escape(str(cell.get(name) or ''))}</td>" for name in ("scene", "views", "method", "error")
+            )
+            for cell in failed
+        ]
+        parts += ['<section id="failures"><h2>Cells that failed</h2><div class="scroll"><table><thead><tr>']
+        parts += ["<th>Scene</th><th>Input views</th><th>Method</th><th>Why</th></tr></thead><tbody>"]
+        parts += [f"<tr>{row}</tr>" for row in rows]
+        parts += ["</tbody></table></div></section>"]
+    if missing:
+        items = "".join(f"<li>{html.escape(line)}</li>" for line in missing)
+        parts += [f'<section id="missing"><h2>What is missing</h2><ul>{items}</ul></section>']
+    return parts
+
+
+def _provenance(results: Results) -> list[str]:
+    about = results.about
+    variants = {**(about.get("metric_variants") or {})}
+    if about.get("lpips"):
+        variants["lpips"] = f"empty: {about['lpips']}"
+    variants["seconds"] = "wall clock of one cell from decoded views to Gaussians; loading and drawing are not in it"
+    variants["means"] = "per image, then per scene, then over the scenes of the group"
+    run = {"command": about.get("command"), "commit": about.get("commit"), "date": about.get("date")}
+    for name in ("threads", "workers"):
+        used = sorted({cell[name] for cell in results.cells if cell.get(name) is not None})
+        run[name] = _listed(used)
+    commits = sorted({str(cell["commit"]) for cell in results.cells if cell.get("commit")})
+    if commits and commits != [about.get("commit")]:
+        run["commits of the cells"] = _listed(commits)
+    named = {LABELS.get(name, name): words for name, words in variants.items()}
+    parts = [f'<section id="provenance"><h2>What the numbers are</h2><div class="words">{table(named)}</div>']
+    parts += ["<h2>Where they come from</h2>", table(run)]
+    for caption, values in (("Hardware", about.get("hardware")), ("Versions", about.get("versions"))):
+        if isinstance(values, Mapping) and values:
+            parts += [f"<h3>{caption}</h3>", table(values)]
+    config = json.dumps(about.get("config") or {}, indent=2)
+    parts += [f"<details><summary>Configuration</summary><pre>{html.escape(config)}</pre></details></section>"]
+    return parts
+
+
+def _hardware_words(hardware: Any) -> str:
+    """Return the first facts of the hardware, such as its processor and how many cores it has."""
+    values = list(hardware.values()) if isinstance(hardware, Mapping) else [hardware or ""]
+    return ", ".join(str(value) for value in values[:2])
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(str(value) for value in values)

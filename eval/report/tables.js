@@ -1,0 +1,133 @@
+// Tables of means that sort, and the table of scenes.
+
+const COLUMNS = [
+  { key: "psnr", label: "PSNR", unit: "dB", better: 1, show: fixed(2) },
+  { key: "ssim", label: "SSIM", unit: "11-tap Gaussian", better: 1, show: fixed(3) },
+  { key: "ssim_uniform7", label: "SSIM", unit: "7×7 uniform", better: 1, show: fixed(3) },
+  { key: "lpips", label: "LPIPS", unit: "", better: -1, show: fixed(3) },
+  { key: "depth_abs_rel", label: "Depth", unit: "AbsRel", better: -1, show: fixed(3), optional: true },
+  { key: "depth_delta1", label: "Depth", unit: "δ < 1.25", better: 1, show: fixed(3), optional: true },
+  { key: "seconds", label: "Time", unit: "s", better: -1, show: threeDigits },
+  { key: "processor_seconds", label: "CPU time", unit: "s", better: -1, show: threeDigits, optional: true },
+  { key: "peak_memory_bytes", label: "Peak memory", unit: "MB", better: -1, show: (value) => threeDigits(value / 1e6) },
+  { key: "num_gaussians", label: "Gaussians", unit: "", show: (value) => Math.round(value).toLocaleString("en") },
+  { key: "scenes", label: "Scenes", unit: "", show: fixed(0) },
+];
+
+const sorting = { key: null, direction: 1 };
+const state = { group: "all", views: data.views[data.views.length - 1] };
+
+function sorted(rows) {
+  if (sorting.key === null) return rows;
+  const value = (row) => (sorting.key === "method" ? row.method : row[sorting.key]);
+  const there = rows.filter((row) => value(row) !== null);
+  const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b) : a - b);
+  there.sort((a, b) => sorting.direction * compare(value(a), value(b)));
+  return [...there, ...rows.filter((row) => value(row) === null)];
+}
+
+function sortBy(column) {
+  const first = column.better === 1 ? -1 : 1;
+  sorting.direction = sorting.key === column.key ? -sorting.direction : first;
+  sorting.key = column.key;
+}
+
+function headCell(column, redraw) {
+  const mine = sorting.key === column.key;
+  const order = mine ? (sorting.direction > 0 ? "ascending" : "descending") : "none";
+  const arrow = element("i", { "aria-hidden": "true" }, mine ? (sorting.direction > 0 ? "▲" : "▼") : "");
+  const sort = () => { sortBy(column); redraw(column.key); };
+  const unit = column.unit ? element("small", {}, column.unit) : null;
+  const button = element("button", { type: "button", onclick: sort }, element("span", {}, column.label, arrow), unit);
+  const title = data.variants[column.key] || null;
+  return element("th", { scope: "col", "aria-sort": order, "data-key": column.key, title }, button);
+}
+
+// Best among the methods that finished as many scenes as any other: means over fewer do not compare.
+function bestValue(rows, column) {
+  const full = Math.max(...rows.map((row) => row.scenes));
+  const values = rows.filter((row) => row.scenes === full && isNumber(row[column.key])).map((row) => row[column.key]);
+  return column.better && values.length > 1 ? Math.max(...values.map((value) => column.better * value)) * column.better : null;
+}
+
+function scenesCell(row) {
+  const words = row.scenes === row.of ? `${row.scenes}` : `${row.scenes} of ${row.of}`;
+  const failed = row.failed ? element("em", {}, `${row.failed} failed`) : null;
+  return element("td", { "data-key": "scenes", class: row.scenes === row.of ? null : "partial" }, words, failed);
+}
+
+function resultTable(rows, columns, caption, redraw) {
+  const head = [{ key: "method", label: "Method", unit: "" }, ...columns].map((column) => headCell(column, redraw));
+  const best = new Map(columns.map((column) => [column.key, bestValue(rows, column)]));
+  const body = sorted(rows).map((row) => {
+    const cells = columns.map((column) => {
+      if (column.key === "scenes") return scenesCell(row);
+      const isBest = row[column.key] !== null && row[column.key] === best.get(column.key);
+      return element("td", { "data-key": column.key, class: isBest ? "best" : null }, showNumber(row[column.key], column.show));
+    });
+    const name = element("th", { scope: "row", "data-key": "method" }, methodLabel(row.method));
+    return element("tr", { class: row.scenes < row.of ? "partial" : null }, name, ...cells);
+  });
+  const table = element("table", { class: "results" }, element("caption", {}, caption),
+    element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body));
+  return element("div", { class: "scroll" }, table);
+}
+
+const shownColumns = (rows) =>
+  COLUMNS.filter((column) => !column.optional || rows.some((row) => isNumber(row[column.key])));
+
+function groupName(group) {
+  return { all: "all scenes", captures: "captures", procedural: "procedural scenes" }[group] || group.slice("scene:".length);
+}
+
+function drawResults() {
+  const redraw = (key, views) => {
+    drawResults();
+    const again = document.querySelector(`#results table[data-views="${views}"] th[data-key="${key}"] button`);
+    if (again) again.focus();
+  };
+  const groups = Object.keys(data.groups).map((name) => [name, `${groupName(name)}${name.startsWith("scene:") ? "" : ` (${data.groups[name].length})`}`]);
+  const filter = dropDown("Mean over", groups, state.group, (group) => { state.group = group; drawResults(); drawPlots(); });
+  const tables = data.views.map((views) => {
+    const rows = data.rows[state.group].filter((row) => row.views === views);
+    const box = resultTable(rows, shownColumns(data.rows[state.group]), plural(views, "input view"), (key) => redraw(key, views));
+    box.firstChild.dataset.views = views;
+    return box;
+  });
+  const notes = ["Bold is best among the methods that finished the most scenes. A click on a heading sorts."];
+  const partial = data.rows[state.group].some((row) => row.scenes < row.of);
+  if (partial) notes.push("Rows in italics are means over fewer scenes than the group has, and do not compare with the others.");
+  if (data.lpips) notes.push(`LPIPS is empty: ${data.lpips}`);
+  document.getElementById("results").replaceChildren(element("div", { class: "heading" }, element("h2", {}, "Results"), filter),
+    ...tables, ...notes.map((note) => element("p", { class: "note" }, note)));
+}
+
+function cellOf(scene, method, views) {
+  return data.cells.find((cell) => cell.scene === scene && cell.method === method && cell.views === views);
+}
+
+function drawScenes() {
+  const views = state.views;
+  const pick = choice("Input views", data.views.map((count) => [count, String(count)]), views, (count) => { state.views = count; drawScenes(); });
+  const head = data.methods.map((method) => element("th", { scope: "col" }, methodLabel(method)));
+  const body = data.scenes.map(({ name }) => {
+    const values = data.methods.map((method) => cellOf(name, method, views));
+    const best = Math.max(...values.map((cell) => (cell && isNumber(cell.psnr) ? cell.psnr : -Infinity)));
+    const cells = values.map((cell) => {
+      if (!cell) return element("td", { class: "none" }, "–");
+      if (cell.status !== "done") return element("td", { class: "failed", title: cell.error }, "failed");
+      return element("td", { class: cell.psnr === best ? "best" : null }, showNumber(cell.psnr, fixed(2)));
+    });
+    const truth = Object.values(data.truths[name] || {})[0];
+    const picture = truth ? element("img", { src: data.pictures[truth], alt: "", width: 44, height: 44 }) : null;
+    const link = element("a", { href: sceneHash(name, views) }, picture, element("span", {}, name));
+    return element("tr", {}, element("th", { scope: "row" }, link), ...cells);
+  });
+  const table = element("table", { class: "scenes" }, element("caption", {}, `PSNR in dB, ${plural(views, "input view")}`),
+    element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Scene"), ...head)), element("tbody", {}, ...body));
+  const parts = [element("div", { class: "heading" }, element("h2", {}, "Scenes"), pick),
+    element("p", { class: "note" }, "A scene's name leads to its pictures: truth and renders side by side, error maps, every method."),
+    element("div", { class: "scroll" }, table)];
+  if (data.leftOut) parts.push(element("p", { class: "note" }, `${plural(data.leftOut, "picture")} did not fit into this file and lie beside it, in renders/.`));
+  document.getElementById("scenes").replaceChildren(...parts);
+}
