@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lrm_ttt.eval.baselines.config import AdaptiveConfig
-from lrm_ttt.eval.baselines.density import Seen
+from lrm_ttt.eval.baselines.seen import Seen
 from lrm_ttt.eval.baselines.splats import Splats, duplicate, lower_opacities, split, take
 
 
@@ -17,10 +17,14 @@ class AdaptiveDensity:
         self.generator = generator
         self.gradients = self.counts = torch.zeros(0)
 
+    def watches(self, step: int) -> bool:
+        """Say whether it wants to know what is seen in this step."""
+        return step < self.stop
+
     @torch.no_grad()
-    def after_step(self, splats: Splats, step: int, seen: Seen, means_lr: float) -> None:
-        """Note what step number `step` (from 0) says, and change the Gaussians where it is time."""
-        if step >= self.stop:
+    def after_step(self, splats: Splats, step: int, seen: Seen | None, means_lr: float) -> None:
+        """Note what step number `step` (from 0) saw, and change the Gaussians where it is time."""
+        if seen is None:
             return
         self._note(splats, seen)
         if step > self.config.start and step % self.config.every == 0:
@@ -35,10 +39,10 @@ class AdaptiveDensity:
         if not len(self.counts):
             self.gradients = torch.zeros(splats.num_gaussians)
             self.counts = torch.zeros(splats.num_gaussians)
-        assert seen.means2d.grad is not None
-        x, y = seen.means2d.grad[0].unbind(-1)
-        height, width = seen.image_size
-        drawn = seen.radii[0] > 0
+        (height, width), gradient = seen.image_size, seen.screen.means2d.grad
+        assert gradient is not None
+        x, y = gradient[0].unbind(-1)
+        drawn = seen.screen.radii[0] > 0
         self.gradients += torch.hypot(x * (width / 2), y * (height / 2)) * drawn
         self.counts += drawn
 

@@ -1,25 +1,38 @@
-"""What changes the number of Gaussians while they are optimised: our own strategies on the CPU, gsplat's on CUDA."""
+"""What changes the Gaussians while they are optimised: our own strategies on the CPU, gsplat's on CUDA."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from jaxtyping import Float, Num
-from torch import Tensor
+import torch
 
+from lrm_ttt.eval.baselines.adaptive import AdaptiveDensity
+from lrm_ttt.eval.baselines.config import OptimiseConfig
+from lrm_ttt.eval.baselines.gsplat_density import GsplatAdaptive, GsplatMcmc
+from lrm_ttt.eval.baselines.mcmc import McmcDensity
+from lrm_ttt.eval.baselines.seen import Seen
 from lrm_ttt.eval.baselines.splats import Splats
-from lrm_ttt.scene.cameras import ImageSize
-
-
-class Seen(NamedTuple):
-    """What one drawing says of the Gaussians: positions in the image, whose gradient counts, and radii in pixels."""
-
-    means2d: Float[Tensor, "v n 2"]
-    radii: Num[Tensor, "v n"]
-    image_size: ImageSize
 
 
 class Density(Protocol):
     """A strategy, told of every step."""
 
-    def after_step(self, splats: Splats, step: int, seen: Seen, means_lr: float) -> None:
+    def watches(self, step: int) -> bool:
+        """Say whether it wants to know what is seen in this step."""
+        ...
+
+    def after_step(self, splats: Splats, step: int, seen: Seen | None, means_lr: float) -> None:
         """Change the Gaussians where it is time, after the optimisers have made step number `step` (from 0)."""
         ...
+
+
+def build_density(config: OptimiseConfig, device: torch.device, generator: torch.Generator) -> Density:
+    """Return the strategy that the configuration names.
+
+    On CUDA it is gsplat's, which draws from torch's global random numbers. Raises `BackendUnavailable` without it.
+    """
+    if device.type == "cuda":
+        if config.strategy == "adaptive":
+            return GsplatAdaptive(config.adaptive, config.iterations)
+        return GsplatMcmc(config.mcmc, config.iterations)
+    if config.strategy == "adaptive":
+        return AdaptiveDensity(config.adaptive, config.iterations, generator)
+    return McmcDensity(config.mcmc, config.iterations, generator)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrm_ttt.eval.baselines.config import McmcConfig
-from lrm_ttt.eval.baselines.density import Seen
+from lrm_ttt.eval.baselines.seen import Seen
 from lrm_ttt.eval.baselines.splats import Splats, replace, rotate, take
 
 # One Gaussian becomes at most so many at a time.
@@ -27,8 +27,12 @@ class McmcDensity:
         self.stop = round(config.stop * iterations)
         self.generator = generator
 
+    def watches(self, step: int) -> bool:
+        """Say that what is seen does not matter."""
+        return False
+
     @torch.no_grad()
-    def after_step(self, splats: Splats, step: int, seen: Seen, means_lr: float) -> None:
+    def after_step(self, splats: Splats, step: int, seen: Seen | None, means_lr: float) -> None:
         """Change the Gaussians where it is time after step number `step` (from 0), and shake them always."""
         config = self.config
         if config.start < step < self.stop and step % config.every == 0:

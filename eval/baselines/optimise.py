@@ -1,24 +1,26 @@
 """3D Gaussian splatting, 3DGS-MCMC and Mip-Splatting: Gaussians optimised on the input views of one scene."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from lrm_ttt.eval.baselines.adaptive import AdaptiveDensity
 from lrm_ttt.eval.baselines.config import OptimiseConfig
-from lrm_ttt.eval.baselines.density import Density, Seen
+from lrm_ttt.eval.baselines.density import build_density
 from lrm_ttt.eval.baselines.initialise import initial_values, make_cloud
-from lrm_ttt.eval.baselines.mcmc import McmcDensity
+from lrm_ttt.eval.baselines.seen import Seen
 from lrm_ttt.eval.baselines.smoothing import EPS2D as MIP_EPS2D
 from lrm_ttt.eval.baselines.smoothing import filter_scales, smooth
 from lrm_ttt.eval.baselines.splats import Splats, make_splats
 from lrm_ttt.eval.task import Advance, Outcome, Task
 from lrm_ttt.kernels.rasterizer.constants import EPS2D
-from lrm_ttt.kernels.rasterizer.op import rasterize
+from lrm_ttt.kernels.rasterizer.op import rasterize, rasterize_tracked
 from lrm_ttt.pipeline.refine_loss import RefineLoss
 from lrm_ttt.scene.gaussians import Gaussians
-from lrm_ttt.scene.similarity import Similarity, normalising_similarity
+from lrm_ttt.scene.similarity import normalising_similarity
 from lrm_ttt.scene.views import Views
 
 # Nothing nearer to a camera is drawn, in units of the mean distance between the cameras and what they look at: as much
@@ -26,6 +28,7 @@ from lrm_ttt.scene.views import Views
 NEAR = 0.05
 # Steps between two looks at how finely the cameras sample (arXiv 2311.16493).
 FILTER_EVERY = 100
+SH_DEGREE = 3
 
 
 class Optimise:
@@ -37,110 +40,117 @@ class Optimise:
 
     def __call__(self, task: Task, advance: Advance) -> Outcome:
         """Optimise; steps are those of gradient descent."""
-        to_scene = normalising_similarity(task.inputs.cameras, "focus", distance=1.0)
-        gaussians = _Run(self.config, task, to_scene, self.device).run(advance)
-        return Outcome(
-            gaussians.transform(to_scene.inverse()),
-            NEAR / float(to_scene.scale),
-            MIP_EPS2D if self.config.mip else EPS2D,
-            self.config.mip,
-        )
+        to_scene = normalising_similarity(task.inputs.cameras.to("cpu"), "focus", distance=1.0)
+        views = dataclasses.replace(task.inputs.to("cpu"), cameras=to_scene.cameras(task.inputs.cameras.to("cpu")))
+        points = None if task.points is None else to_scene.points(task.points.to(views.images))
+        generator = torch.Generator().manual_seed(task.seed)
+        splats = begin(self.config, views, points, generator, self.device)
+        with _seeded(self.device, task.seed):
+            run = _Run(self.config, task, views.to(self.device), splats, generator)
+            gaussians = run.steps(advance).to("cpu")
+        near = NEAR / float(to_scene.scale)
+        return Outcome(gaussians.transform(to_scene.inverse()), near, run.eps2d, self.config.mip)
+
+
+def begin(
+    config: OptimiseConfig, views: Views, points: Tensor | None, generator: torch.Generator, device: torch.device
+) -> Splats:
+    """Return the Gaussians that the strategy begins with; views and points are on the CPU."""
+    chosen = config.adaptive if config.strategy == "adaptive" else config.mcmc
+    cloud = make_cloud(views, points, config.initial, NEAR, generator)
+    values = initial_values(cloud, chosen.initial_opacity, chosen.initial_scale, generator)
+    return make_splats({name: value.to(device) for name, value in values.items()}, config.rates)
 
 
 class _Run:
-    """One scene's optimisation: all that the steps share."""
+    """One optimisation: what its steps share."""
 
-    def __init__(self, config: OptimiseConfig, task: Task, to_scene: Similarity, device: torch.device) -> None:
-        self.config = config
-        self.generator = torch.Generator().manual_seed(task.seed)
-        views = dataclasses.replace(task.inputs, cameras=to_scene.cameras(task.inputs.cameras)).to("cpu")
-        self.splats = begin(config, views, None if task.points is None else to_scene.points(task.points), self.generator)
-        self.views = views
-        cameras = views.cameras
-        self.world_to_cam, self.intrinsics = cameras.world_to_cam.split(1), cameras.intrinsics.split(1)
+    def __init__(
+        self, config: OptimiseConfig, task: Task, views: Views, splats: Splats, generator: torch.Generator
+    ) -> None:
+        self.config, self.splats, self.generator = config, splats, generator
+        device = views.images.device
+        # A view is taken apart once, for indexing the cameras in each step costs as much as drawing some Gaussians.
+        self.cameras, self.image_size = views.cameras, views.image_size
         self.images = views.images.split(1)
-        self.background, self.backend = task.background, task.backend
+        self.world_to_cam, self.intrinsics = views.cameras.world_to_cam.split(1), views.cameras.intrinsics.split(1)
+        self.background, self.backend = task.background.to(device), task.backend
+        self.eps2d = MIP_EPS2D if config.mip else EPS2D
         self.loss = RefineLoss(*views.image_size, device)
-        self.density = build_density(config, self.generator)
-        self.widths: Tensor | None = None
+        self.density = build_density(config, device, generator)
+        self.widths = self._filter()
 
-    def run(self, advance: Advance) -> Gaussians:
-        """Take all steps."""
+    def steps(self, advance: Advance) -> Gaussians:
+        """Take all steps, and return what is drawn after the last, in the frame of the views."""
         config, splats = self.config, self.splats
         order: list[int] = []
         for step in range(config.iterations):
-            if config.mip and step % FILTER_EVERY == 0:
-                self.widths = filter_scales(self.views.cameras, splats.parameters["means"], NEAR)
             order = order or torch.randperm(len(self.images), generator=self.generator).tolist()
-            degree = min(step // config.sh_degree_every, 3)
-            seen = self.backward(order.pop(), degree)
+            degree = min(step // config.sh_degree_every, SH_DEGREE)
+            seen = self._backward(order.pop(), degree, self.density.watches(step))
             means_lr = config.rates.means * config.rates.final_means ** (step / config.iterations)
-            splats.optimisers["means"].param_groups[0]["lr"] = means_lr
-            for optimiser in splats.optimisers.values():
-                optimiser.step()
-                optimiser.zero_grad()
+            splats.step(means_lr)
             self.density.after_step(splats, step, seen, means_lr)
+            if self.widths is not None and (step % FILTER_EVERY == 0 or len(self.widths) != splats.num_gaussians):
+                self.widths = self._filter()
             advance(step + 1, config.iterations)
-        if config.mip:
-            self.widths = filter_scales(self.views.cameras, splats.parameters["means"], NEAR)
+        self.widths = self._filter()
         with torch.no_grad():
-            scales, opacities, sh = self.activated(3)
-        return Gaussians(
-            means=splats.parameters["means"].detach(),
-            scales=scales,
-            wxyz=torch.nn.functional.normalize(splats.parameters["quats"].detach(), dim=-1),
-            opacities=opacities,
-            sh=sh,
-        )
+            scales, opacities, sh = self._activated(SH_DEGREE)
+        means, quats = (splats.parameters[name].detach() for name in ("means", "quats"))
+        return Gaussians(means, scales, normalize(quats, dim=-1), opacities, sh)
 
-    def activated(self, degree: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _backward(self, index: int, degree: int, watched: bool) -> Seen | None:
+        """Draw one view, and leave the gradients of its loss and what was seen of the Gaussians, where that matters."""
+        parameters = self.splats.parameters
+        scales, opacities, sh = self._activated(degree)
+        gaussians = (parameters["means"], parameters["quats"], scales, opacities, sh)
+        options = {
+            "world_to_cam": self.world_to_cam[index],
+            "intrinsics": self.intrinsics[index],
+            "image_size": self.image_size,
+            "background": self.background,
+            "near": NEAR,
+            "eps2d": self.eps2d,
+            "antialiased": self.config.mip,
+            "render_depth": False,
+            "backend": self.backend,
+        }
+        seen = None
+        if watched:
+            drawn, screen = rasterize_tracked(*gaussians, **options)
+            seen = Seen(screen, self.image_size)
+        else:
+            drawn = rasterize(*gaussians, **options)
+        loss = self.loss(drawn.colors, self.images[index])
+        if self.config.strategy == "mcmc":
+            mcmc = self.config.mcmc
+            loss = loss + mcmc.opacity_weight * opacities.mean() + mcmc.scale_weight * scales.mean()
+        loss.backward()
+        return seen
+
+    def _activated(self, degree: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return scales, opacities and spherical harmonics up to a degree, as they are drawn."""
         parameters = self.splats.parameters
-        scales, opacities = parameters["scales"].exp(), parameters["opacities"].sigmoid()
+        scales, opacities, sh = parameters["scales"].exp(), parameters["opacities"].sigmoid(), parameters["sh0"]
         if self.widths is not None:
             scales, opacities = smooth(scales, opacities, self.widths)
-        sh = parameters["sh0"]
         if degree:
             sh = torch.cat([sh, parameters["shN"][:, : (degree + 1) ** 2 - 1]], 1)
         return scales, opacities, sh
 
-    def backward(self, index: int, degree: int) -> Seen:
-        """Draw one view and leave the gradients of its loss."""
-        parameters = self.splats.parameters
-        scales, opacities, sh = self.activated(degree)
-        drawn = rasterize(
-            parameters["means"],
-            parameters["quats"],
-            scales,
-            opacities,
-            sh,
-            world_to_cam=self.world_to_cam[index],
-            intrinsics=self.intrinsics[index],
-            image_size=self.views.image_size,
-            background=self.background,
-            near=NEAR,
-            eps2d=MIP_EPS2D if self.config.mip else EPS2D,
-            antialiased=self.config.mip,
-            render_depth=False,
-            backend=self.backend,
-        )
-        loss = self.loss(drawn.colors, self.images[index])
-        if self.config.strategy == "mcmc":
-            loss = loss + self.config.mcmc.opacity_weight * opacities.mean() + self.config.mcmc.scale_weight * scales.mean()
-        loss.backward()
-        return Seen(torch.zeros(1, 0, 2), torch.zeros(1, 0), self.views.image_size)
+    def _filter(self) -> Tensor | None:
+        """Return the standard deviations of the 3D smoothing filters as they are now, where there are any."""
+        means = self.splats.parameters["means"]
+        return filter_scales(self.cameras, means, NEAR) if self.config.mip else None
 
 
-def begin(config: OptimiseConfig, views: Views, points: Tensor | None, generator: torch.Generator) -> Splats:
-    """Return the Gaussians that the strategy begins with."""
-    chosen = config.adaptive if config.strategy == "adaptive" else config.mcmc
-    cloud = make_cloud(views, points, config.initial, NEAR, generator)
-    values = initial_values(cloud, chosen.initial_opacity, chosen.initial_scale, generator)
-    return make_splats(values, config.rates)
-
-
-def build_density(config: OptimiseConfig, generator: torch.Generator) -> Density:
-    """Return the strategy."""
-    if config.strategy == "adaptive":
-        return AdaptiveDensity(config.adaptive, config.iterations, generator)
-    return McmcDensity(config.mcmc, config.iterations, generator)
+@contextlib.contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed torch's own random numbers for a while where gsplat's strategies draw from them."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.random.fork_rng(devices=[device]):
+        torch.manual_seed(seed)
+        yield

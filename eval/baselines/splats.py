@@ -1,4 +1,4 @@
-"""The parameters of one scene as gsplat keeps them, with an Adam for each, and how both follow when Gaussians change."""
+"""The parameters of one scene as gsplat keeps them, an Adam for each, and how both follow when Gaussians change."""
 
 import dataclasses
 from collections.abc import Callable
@@ -30,6 +30,13 @@ class Splats:
     def num_gaussians(self) -> int:
         """How many there are now."""
         return len(self.parameters["means"])
+
+    def step(self, means_lr: float) -> None:
+        """Follow the gradients, the means at the rate `means_lr`, and forget them."""
+        self.optimisers["means"].param_groups[0]["lr"] = means_lr
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+            optimiser.zero_grad()
 
 
 def make_splats(values: dict[str, Tensor], rates: RatesConfig) -> Splats:
