@@ -20,6 +20,7 @@ LIBRARIES = {
     "lrm_ttt.kernels.newton_schulz": ("kernels/newton_schulz/native", "the memory is slower in bfloat16"),
     "lrm_ttt.kernels.plane_sweep": ("kernels/plane_sweep/native", "plane sweeps are 100 times slower"),
     "lrm_ttt.kernels.rasterizer": ("kernels/rasterizer/native", "rendering without a GPU is 8-200 times slower"),
+    "lrm_ttt.kernels.ssim": ("kernels/ssim/native", "the loss of optimisations is ten times slower"),
 }
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 # For GCC and Clang.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lrm_ttt.pipeline.refine_loss import RefineLoss
+from lrm_ttt.kernels.ssim.op import l1_ssim_loss
 from lrm_ttt.render.render import render
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.similarity import focus_point
@@ -56,7 +56,6 @@ def refine(
     extent = float((views.cameras.centres - focus_point(views.cameras)).norm(dim=-1).mean())
     stored = {name: tensor.requires_grad_() for name, tensor in encode(widened(gaussians)).items()}
     optimiser = torch.optim.Adam(parameter_groups(stored, config, extent), eps=1e-15, fused=True)
-    loss_of = RefineLoss(*views.image_size, views.images.device)
     order: list[int] = []
     for step in range(config.steps):
         order = order or torch.randperm(views.shape[0], generator=generator).tolist()
@@ -64,7 +63,7 @@ def refine(
         optimiser.param_groups[0]["lr"] = config.means_lr * extent * config.final_means_lr ** (step / config.steps)
         view = views[index : index + 1]
         drawn = render(decode(stored)[None], view.cameras[None], background[None], backend, near)
-        loss = loss_of(drawn.colors[0], view.images)
+        loss = l1_ssim_loss(drawn.colors[0], view.images)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -1,0 +1,1 @@
+"""What 3D Gaussian splatting minimises: absolute error and structural dissimilarity."""
