@@ -71,6 +71,6 @@ def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean(values: Sequence[float | int | None]) -> float | None:
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if present else None

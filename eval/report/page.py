@@ -25,6 +25,12 @@ LABELS = {
     "depth_abs_rel": "Depth AbsRel",
     "depth_delta1": "Depth δ < 1.25",
 }
+COST_VARIANTS = {
+    "Time": "wall clock from decoded views to Gaussians; loading images and models, and drawing, are not in it",
+    "CPU time": "of all threads of the same work, so that cells that ran beside each other still compare",
+    "Peak memory": "most that the process of the cell held while it worked (on a GPU: memory of the GPU)",
+    "Means": "over images, then over the scenes of the group",
+}
 
 
 def write_page(folder: Path) -> Path:
@@ -62,7 +68,9 @@ def _data(results: Results, title: str) -> dict[str, Any]:
     for cell, keys in zip(results.cells, pictures["renders"], strict=True):
         each = dict(zip(map(str, cell.get("targets") or ()), cell.get("psnr_each") or (), strict=False))
         shown = {name: cell.get(name) for name in ("scene", "method", "views", "status", "error", "inputs", "targets")}
-        cells.append({**shown, "psnr": (cell.get("metrics") or {}).get("psnr"), "each": each, "pictures": keys})
+        metrics = cell.get("metrics") or {}
+        numbers = {"psnr": metrics.get("psnr"), "each": each, "depth": metrics.get("depth_abs_rel") is not None}
+        cells.append({**shown, **numbers, "pictures": keys})
     groups = results.groups()
     return {
         "title": title,
@@ -94,6 +102,7 @@ def _head(results: Results, title: str) -> list[str]:
     facts = [
         f"{len(results.methods)} methods, {len(results.scenes)} scenes, {_listed(results.views)} input views",
         _hardware_words(about.get("hardware")),
+        _sharing_words(results),
         str(about.get("date") or "")[:10],
         f"commit {str(about['commit'])[:10]}" if about.get("commit") else "",
     ]
@@ -136,8 +145,7 @@ def _provenance(results: Results) -> list[str]:
     variants = {**(about.get("metric_variants") or {})}
     if about.get("lpips"):
         variants["lpips"] = f"empty: {about['lpips']}"
-    variants["seconds"] = "wall clock of one cell from decoded views to Gaussians; loading and drawing are not in it"
-    variants["means"] = "per image, then per scene, then over the scenes of the group"
+    variants |= COST_VARIANTS
     run = {"command": about.get("command"), "commit": about.get("commit"), "date": about.get("date")}
     for name in ("threads", "workers"):
         used = sorted({cell[name] for cell in results.cells if cell.get(name) is not None})
@@ -160,6 +168,15 @@ def _hardware_words(hardware: Any) -> str:
     """Return the first facts of the hardware, such as its processor and how many cores it has."""
     values = list(hardware.values()) if isinstance(hardware, Mapping) else [hardware or ""]
     return ", ".join(str(value) for value in values[:2])
+
+
+def _sharing_words(results: Results) -> str:
+    """Say how many cells ran at a time where it was always the same number."""
+    ways = {(cell.get("workers"), cell.get("threads")) for cell in results.cells} - {(None, None)}
+    if len(ways) != 1:
+        return ""
+    ((workers, threads),) = ways
+    return f"{workers} at a time, {threads} thread{'s' * (threads != 1)} each" if workers and threads else ""
 
 
 def _listed(values: Sequence[Any]) -> str:

@@ -48,6 +48,25 @@ function axes(svg, frame, x, y, plot) {
     shape("text", { class: "label", transform: `translate(15 ${middle}) rotate(-90)`, "text-anchor": "middle" }, "mean PSNR (dB)"));
 }
 
+// Put the number of views beside each point, where it hides neither a point nor another number; else leave it out.
+function labelPoints(series, x, y, svg) {
+  const rows = series.flatMap((one) => one.rows);
+  const taken = rows.map((row) => [x(row.seconds) - 6, y(row.psnr) - 6, x(row.seconds) + 6, y(row.psnr) + 6]);
+  for (const row of rows) {
+    const width = 7 * String(row.views).length;
+    const free = [[8, -7], [8, 12], [-8 - width, -7], [-8 - width, 12], [-width / 2, -9], [-width / 2, 17]].find(([dx, dy]) => {
+      const [left, base] = [x(row.seconds) + dx, y(row.psnr) + dy];
+      const box = [left, base - 9, left + width, base];
+      if (taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3])) return false;
+      taken.push(box);
+      return true;
+    });
+    if (!free) continue;
+    const group = [...svg.querySelectorAll(".series")].find((one) => one.dataset.method === row.method);
+    group.append(shape("text", { class: "count", x: x(row.seconds) + free[0], y: y(row.psnr) + free[1] }, String(row.views)));
+  }
+}
+
 function drawSeries(series, x, y, plot) {
   const { method, rows } = series;
   const line = rows.map((row, index) => `${index ? "L" : "M"}${x(row[plot.x]).toFixed(1)},${y(row.psnr).toFixed(1)}`).join("");
@@ -61,7 +80,6 @@ function drawSeries(series, x, y, plot) {
     const hollow = row.scenes < row.of ? { fill: "#fff", stroke: colourOf(method), "stroke-width": 1.8 } : { stroke: "#fff" };
     const dot = shape("g", { class: "point", transform: place }, shape("title", {}, words), shape("circle", { r: 12, fill: "transparent" }),
       marker(method, 4.8, hollow));
-    if (plot.countLabels) dot.append(shape("text", { class: "count", x: 8, y: -7 }, String(row.views)));
     group.append(dot);
   }
   return group;
@@ -86,6 +104,7 @@ function drawPlot(plot) {
   const svg = shape("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": plot.title });
   axes(svg, frame, x, y, plot);
   svg.append(...series.map((one) => drawSeries(one, x, y, plot)));
+  if (plot.countLabels) labelPoints(series, x, y, svg);
   box.replaceChildren(svg);
 }
 

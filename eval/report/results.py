@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lrm_ttt.errors import InvalidConfig
+from lrm_ttt.eval.benchmark.folder import DESCRIPTION, ROWS, read_rows
 
 PROCEDURAL = "procedural"
 
@@ -44,15 +44,16 @@ def is_procedural(scene: Mapping[str, Any]) -> bool:
 
 
 def read_results(folder: Path) -> Results:
-    """Read benchmark.json and results.jsonl; a last line that was cut off is left out.
+    """Read what is there; of a cell that ran twice the later row counts.
 
     Raises `InvalidConfig` where the folder holds no benchmark.
     """
-    path = folder / "benchmark.json"
+    path, rows = folder / DESCRIPTION, folder / ROWS
     if not path.is_file():
-        raise InvalidConfig(f"{folder} holds no benchmark.json: name the output folder of a benchmark.")
-    about = _finite(json.loads(path.read_text(encoding="utf-8")))
-    cells = {(cell["scene"], cell["method"], cell["views"]): cell for cell in _lines(folder / "results.jsonl")}
+        raise InvalidConfig(f"{folder} holds no {DESCRIPTION}: name the output folder of a benchmark.")
+    about = json.loads(path.read_text(encoding="utf-8"))
+    found = read_rows(rows) if rows.is_file() else []
+    cells = {(cell["scene"], cell["method"], cell["views"]): cell for cell in found}
     config = about.get("config") or {}
     scenes = {scene["name"]: scene for scene in about.get("scenes") or ()}
     scenes |= {name: {"name": name} for name, _, _ in cells if name not in scenes}
@@ -64,28 +65,6 @@ def read_results(folder: Path) -> Results:
         views=tuple(sorted(_ordered(config.get("views") or (), [key[2] for key in cells]))),
         scenes=scenes,
     )
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    found = []
-    for number, line in enumerate(lines):
-        try:
-            found.append(_finite(json.loads(line)))
-        except json.JSONDecodeError:
-            # A run that was killed may have written half of its last line.
-            if number != len(lines) - 1:
-                raise InvalidConfig(f"{path}: line {number + 1} is not JSON: mend or remove it.") from None
-    return found
-
-
-def _finite(value: Any) -> Any:
-    """Return `value` with None in place of what JSON has no number for."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
 def _ordered(first: Sequence[Any], rest: Sequence[Any]) -> tuple[Any, ...]:

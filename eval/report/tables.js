@@ -97,6 +97,9 @@ function drawResults() {
   const notes = ["Bold is best among the methods that finished the most scenes. A click on a heading sorts."];
   const partial = data.rows[state.group].some((row) => row.scenes < row.of);
   if (partial) notes.push("Rows in italics are means over fewer scenes than the group has, and do not compare with the others.");
+  const withDepth = data.cells.filter((cell) => cell.depth && data.groups[state.group].includes(cell.scene));
+  const depthScenes = new Set(withDepth.map((cell) => cell.scene)).size;
+  if (depthScenes && depthScenes < data.groups[state.group].length) notes.push(`Depth is a mean over the ${plural(depthScenes, "scene")} whose depth is known.`);
   if (data.lpips) notes.push(`LPIPS is empty: ${data.lpips}`);
   document.getElementById("results").replaceChildren(element("div", { class: "heading" }, element("h2", {}, "Results"), filter),
     ...tables, ...notes.map((note) => element("p", { class: "note" }, note)));
