@@ -1,14 +1,14 @@
 """What every method of the benchmark is given, and what it gives back: views in, Gaussians out."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrm_ttt.kernels.rasterizer.constants import EPS2D
+from lrm_ttt.kernels.rasterizer.constants import EPS2D, Rasterized
 from lrm_ttt.kernels.rasterizer.op import rasterize
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.gaussians import Gaussians
@@ -47,15 +47,22 @@ class Outcome:
     antialiased: bool = False
 
     @torch.inference_mode()
-    def draw(
-        self, cameras: Cameras, background: Float[Tensor, "3"], backend: str = "auto"
-    ) -> Float[Tensor, "v 3 h w"]:
+    def draw(self, cameras: Cameras, background: Float[Tensor, "3"], backend: str = "auto") -> Float[Tensor, "v 3 h w"]:
         """Render from cameras `[v]` of the capture's frame, view by view; colours clamped to 0..1, on the CPU."""
+        return torch.stack([each.colors[0].clamp(0, 1).cpu() for each in self._drawn(cameras, background, backend)])
+
+    @torch.inference_mode()
+    def draw_depths(self, cameras: Cameras, backend: str = "auto") -> Float[Tensor, "v 1 h w"]:
+        """Render the expected camera z, in the capture's units and 0 where nothing is, on the CPU."""
+        depths = [each.depths for each in self._drawn(cameras, None, backend)]
+        return torch.stack([depth[0].cpu() for depth in depths if depth is not None])
+
+    def _drawn(self, cameras: Cameras, background: Tensor | None, backend: str) -> Iterator[Rasterized]:
+        """Yield one view after the other; with depths where no background is asked for."""
         gaussians = self.gaussians
-        images = []
         for index in range(cameras.shape[0]):
             camera = cameras[index : index + 1]
-            drawn = rasterize(
+            yield rasterize(
                 gaussians.means,
                 gaussians.wxyz,
                 gaussians.scales,
@@ -68,11 +75,9 @@ class Outcome:
                 near=self.near,
                 eps2d=self.eps2d,
                 antialiased=self.antialiased,
-                render_depth=False,
+                render_depth=background is None,
                 backend=backend,
             )
-            images.append(drawn.colors[0].clamp(0, 1).cpu())
-        return torch.stack(images)
 
 
 class Method(Protocol):

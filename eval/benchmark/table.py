@@ -1,0 +1,135 @@
+"""table.md: a benchmark in Markdown tables, with what its numbers are and where they come from."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from lrm_ttt.eval.report.means import is_done, mean_rows
+from lrm_ttt.eval.report.results import Results
+
+Format = Callable[[float], str]
+TITLES = {"all": "All scenes", "captures": "Captures", "procedural": "Procedural scenes"}
+
+
+def number(value: float) -> str:
+    """Return three digits that count, and never an exponent."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
+# Of a mean row: the title of the column and how its numbers are written; None where nobody has a value.
+COLUMNS: Mapping[str, tuple[str, Format]] = {
+    "psnr": ("PSNR, dB", lambda value: f"{value:.2f}"),
+    "ssim": ("SSIM", lambda value: f"{value:.4f}"),
+    "ssim_uniform7": ("SSIM 7x7 uniform", lambda value: f"{value:.4f}"),
+    "lpips": ("LPIPS", lambda value: f"{value:.4f}"),
+    "depth_abs_rel": ("depth AbsRel", lambda value: f"{value:.4f}"),
+    "depth_delta1": ("depth < 1.25", lambda value: f"{value:.4f}"),
+    "seconds": ("seconds", number),
+    "processor_seconds": ("processor seconds", number),
+    "peak_memory_bytes": ("peak memory, MB", lambda value: f"{value / 1e6:,.0f}"),
+    "num_gaussians": ("Gaussians", lambda value: f"{value:,.0f}"),
+}
+
+
+def draw_table(results: Results) -> str:
+    """Return all of table.md."""
+    groups = {name: scenes for name, scenes in results.groups().items() if name in TITLES}
+    if len(groups) > 1:
+        # Captures and procedural scenes are not averaged together.
+        del groups["all"]
+    parts = [f"# {results.about['name']}", *provenance(results), *_unfinished(results)]
+    for name, scenes in groups.items():
+        parts.append(f"## {TITLES[name]} ({len(scenes)}: {', '.join(scenes)})")
+        rows = mean_rows(results, scenes)
+        for views in results.views:
+            own = [row for row in rows if row["views"] == views]
+            parts += [f"### {views} input views", *means_table(own)]
+            parts += ["PSNR of each scene:", psnr_table(results, views, scenes)]
+    return "\n\n".join([*parts, *_words(results)]) + "\n"
+
+
+def means_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a table of means over scenes, and a sentence about means over fewer of them than others."""
+    shown = {key: column for key, column in COLUMNS.items() if any(row[key] is not None for row in rows)}
+    head = ["method", *(title for title, _ in shown.values())]
+    cells = [
+        [_method(row), *("" if row[key] is None else write(row[key]) for key, (_, write) in shown.items())]
+        for row in rows
+        if row["scenes"] or row["failed"]
+    ]
+    if not cells:
+        return ["Nothing has been run yet."]
+    fewer = [f"{row['method']} ({row['scenes']} of {row['of']})" for row in rows if row["scenes"] < row["of"]]
+    note = [f"\\* a mean over fewer scenes than there are: {', '.join(fewer)}."] if fewer else []
+    return [markdown(head, cells), *note]
+
+
+def psnr_table(results: Results, views: int, scenes: Sequence[str]) -> str:
+    """Return the PSNR of every method on every scene."""
+    found = {(cell["method"], cell["scene"]): cell for cell in results.cells if cell["views"] == views}
+
+    def write(cell: Mapping[str, Any] | None) -> str:
+        if cell is None:
+            return ""
+        return f"{cell['metrics']['psnr']:.2f}" if is_done(cell) else "failed"
+
+    rows = [[method, *(write(found.get((method, scene))) for scene in scenes)] for method in results.methods]
+    return markdown(["method", *scenes], rows)
+
+
+def provenance(results: Results) -> list[str]:
+    """Return one paragraph: command, date, commit, hardware, threads."""
+    about, hardware = results.about, results.about["hardware"]
+    commits = sorted({str(cell["commit"]) for cell in results.cells if cell.get("commit")}) or [str(about["commit"])]
+    where = hardware["gpu"]["name"] if hardware.get("gpu") else f"{hardware['cpu']}, {hardware['cores']} cores"
+    workers = about["config"]["workers"]
+    beside = f", {workers} cells beside each other" if workers > 1 else ""
+    threads = f"{hardware['threads']} thread{'s' if hardware['threads'] > 1 else ''} each"
+    line = f"`{about['command']}`, {about['date'][:10]}, commit {', '.join(commits)}, on {where}{beside}, {threads}."
+    subsets = [run for run in about.get("runs", []) if any(run["only"].values())]
+    parts = [f"`{run['command']}` ran a part of it." for run in subsets if run["command"] != about["command"]]
+    return [" ".join([line, *parts])]
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table whose first column is of words and the others of numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def _method(row: Mapping[str, Any]) -> str:
+    return row["method"] + (r" \*" if row["scenes"] < row["of"] else "")
+
+
+def _unfinished(results: Results) -> list[str]:
+    """Say what is not there: cells that have failed, those that have not run, methods and scenes."""
+    failed = [cell for cell in results.cells if not is_done(cell)]
+    waiting = results.about["cells"] - len(results.cells)
+    parts = [f"Not finished: {waiting} of {results.about['cells']} cells have not been run."] if waiting > 0 else []
+    if failed:
+        lines = [f"* {cell['method']} on {cell['scene']}, {cell['views']} views: {cell['error']}" for cell in failed]
+        parts.append("\n".join(["Failed:", "", *lines]))
+    if results.about["missing"]:
+        parts.append("\n".join(["Missing:", "", *(f"* {line}" for line in results.about["missing"])]))
+    return parts
+
+
+def _words(results: Results) -> list[str]:
+    """Say what the numbers are."""
+    variants = dict(results.about["metric_variants"])
+    if results.about["lpips"]:
+        variants["lpips"] = results.about["lpips"]
+    titles = {"seconds": "seconds", "peak_memory_bytes": "peak memory"}
+    variants |= {
+        "seconds": "wall clock of the method from decoded views to Gaussians, model loaded before, nothing drawn",
+        "peak_memory_bytes": "the most that the process, on a GPU the GPU, held meanwhile, model and libraries included",
+    }
+    named = {titles.get(key) or COLUMNS[key][0].split(",")[0]: words for key, words in variants.items()}
+    lines = [f"* {name}: {words}" for name, words in named.items()]
+    scenes = [
+        f"* {name}: {scene['protocol']}, {scene['image_size'][1]}x{scene['image_size'][0]} (width x height), "
+        f"{len(scene['targets'])} targets of {scene['num_views']} views"
+        for name, scene in results.scenes.items()
+        if "protocol" in scene
+    ]
+    means = "Means are over the held-out views of a scene, then over scenes."
+    return ["\n".join(["## What the numbers are", "", means, "", *lines]), "\n".join(["Scenes:", "", *scenes])]
