@@ -1,6 +1,6 @@
 """What changes the Gaussians while they are optimised: our own strategies on the CPU, gsplat's on CUDA."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -12,6 +12,7 @@ from lrm_ttt.eval.baselines.seen import Seen
 from lrm_ttt.eval.baselines.splats import Splats
 
 
+@runtime_checkable
 class Density(Protocol):
     """A strategy, told of every step."""
 

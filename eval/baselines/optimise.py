@@ -18,7 +18,7 @@ from lrm_ttt.eval.baselines.splats import Splats, make_splats
 from lrm_ttt.eval.task import Advance, Outcome, Task
 from lrm_ttt.kernels.rasterizer.constants import EPS2D
 from lrm_ttt.kernels.rasterizer.op import rasterize, rasterize_tracked
-from lrm_ttt.pipeline.refine_loss import RefineLoss
+from lrm_ttt.kernels.ssim.op import l1_ssim_loss
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.similarity import normalising_similarity
 from lrm_ttt.scene.views import Views
@@ -76,7 +76,6 @@ class _Run:
         self.world_to_cam, self.intrinsics = views.cameras.world_to_cam.split(1), views.cameras.intrinsics.split(1)
         self.background, self.backend = task.background.to(device), task.backend
         self.eps2d = MIP_EPS2D if config.mip else EPS2D
-        self.loss = RefineLoss(*views.image_size, device)
         self.density = build_density(config, device, generator)
         self.widths = self._filter()
 
@@ -122,7 +121,7 @@ class _Run:
             seen = Seen(screen, self.image_size)
         else:
             drawn = rasterize(*gaussians, **options)
-        loss = self.loss(drawn.colors, self.images[index])
+        loss = l1_ssim_loss(drawn.colors, self.images[index])
         if self.config.strategy == "mcmc":
             mcmc = self.config.mcmc
             loss = loss + mcmc.opacity_weight * opacities.mean() + mcmc.scale_weight * scales.mean()
