@@ -1,0 +1,110 @@
+"""Protocols: the views that published tables rest on, on captures as they ship."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lrm_ttt.data.images import load_views
+from lrm_ttt.data.view_sampler import choose_views
+from lrm_ttt.errors import InvalidConfig
+from lrm_ttt.eval.list_file import read_lists, write_lists
+from lrm_ttt.eval.metrics import VARIANTS
+from lrm_ttt.eval.protocol import PROTOCOLS, choose, find_protocol, listed, open_scenes
+from lrm_ttt.scene.cameras import ImageSize
+from tests.helpers.shared import shared_path
+
+
+@pytest.mark.parametrize("count", [32, 64])
+def test_a_scene_without_a_list_goes_by_kmeans(count: int) -> None:
+    """That it is Long-LRM's k-means is shown in tests/data/test_view_sampler.py."""
+    (source,) = open_scenes(find_protocol("hold_out_8"), shared_path("data", "mydesk"))
+    choice = choose(find_protocol("hold_out_8"), source.name, source, count)
+    assert choice.targets == tuple(range(0, 125, 8)) and len(choice.inputs) == count
+    assert not set(choice.inputs) & set(choice.targets)
+    assert choose(find_protocol("dl3dv_140"), source.name, source, count) == choice
+
+
+def test_a_scene_as_dl3dv_ships_it(tmp_path: Path) -> None:
+    protocol, folder = PROTOCOLS["dl3dv_140"], shared_path("data", "dl3dv_layout")
+    (source,) = open_scenes(protocol, folder)
+    assert all("images_4" in str(path) for path in source.image_paths)
+    choice = choose(protocol, source.name, source, 5)
+    assert choice.targets == (0, 8) and len(set(choice.inputs) - {0, 8}) == 5
+    assert protocol.image_size is not None
+    views = load_views(source, choice.targets[:1], ImageSize(*protocol.image_size), background=protocol.background)
+    assert views.images.shape == (1, 3, 536, 960)
+    # The lens is undone, 4 of 540 rows are cropped, and the middle row stays the middle.
+    assert views.cameras.intrinsics[0, 3].item() == pytest.approx(268, abs=4)
+
+    written = listed(protocol, {source.name: {5: choice}})
+    write_lists(tmp_path / "lists.json", written)
+    again = find_protocol(str(tmp_path / "lists.json"))
+    assert choose(again, source.name, source, 5) == choice
+    with pytest.raises(InvalidConfig, match="there are: 5"):
+        choose(again, source.name, source, 6)
+
+
+def test_the_list_of_a_benchmark_scene_is_taken() -> None:
+    """As for a scene of that name with enough views."""
+    lists = read_lists(PROTOCOLS["dl3dv_140"].view_list or Path())
+    name = next(iter(lists.scenes))
+    (source,) = open_scenes(find_protocol("hold_out_8"), shared_path("data", "mydesk"))
+    times = 4
+    long = type(source)(
+        **{
+            **vars(source),
+            "image_paths": source.image_paths * times,
+            "cam_to_world": source.cam_to_world.repeat(times, 1, 1) + torch.rand(500, 1, 1).double(),
+            "intrinsics": source.intrinsics.repeat(times, 1),
+            "image_sizes": source.image_sizes * times,
+            "distortion": source.distortion * times,
+        }
+    )
+    for count in (16, 32):
+        choice = choose(PROTOCOLS["dl3dv_140"], f"1K/{name}", long, count)
+        assert choice.inputs == lists.scenes[name].inputs[count] and choice.targets == tuple(range(0, 500, 8))
+    computed = choose(PROTOCOLS["dl3dv_140"], f"1K/{name}", long, 64)
+    assert computed == choose_views(long, num_inputs=64, hold_out=8)
+
+
+def test_folders_with_several_captures(tmp_path: Path) -> None:
+    for name in ("lego", "gso_character"):
+        (tmp_path / name).symlink_to(shared_path("data", name))
+    for protocol in ("hold_out_8", "gso"):
+        assert [source.name for source in open_scenes(find_protocol(protocol), tmp_path)] == ["gso_character", "lego"]
+    (lego,) = open_scenes(find_protocol("hold_out_3"), tmp_path, ["lego"])
+    choice = choose(find_protocol("hold_out_3"), "lego", lego, 4, seed=1)
+    assert choice.targets == tuple(range(0, lego.num_views, 3)) and not set(choice.inputs) & set(choice.targets)
+    with pytest.raises(InvalidConfig, match=r"no scene chair; there are: gso_character, lego"):
+        list(open_scenes(find_protocol("hold_out_8"), tmp_path, ["lego", "chair"]))
+
+
+def test_realestate10k_takes_the_scenes_and_views_of_its_index(tmp_path: Path) -> None:
+    protocol = PROTOCOLS["realestate10k"]
+    lists = read_lists(protocol.view_list or Path())
+    name, views = next((name, views) for name, views in lists.scenes.items() if views.inputs[2][1] == 45)
+    png = torch.frombuffer(bytearray(shared_path("data", "lego", "train", "r_0.png").read_bytes()), dtype=torch.uint8)
+    row = torch.cat([torch.tensor([0.5, 0.9, 0.5, 0.5, 0, 0]), torch.eye(4)[:3].flatten()])
+    scenes = [{"key": key, "cameras": row.repeat(46, 1), "images": [png] * 46} for key in (name, "unlisted")]
+    (tmp_path / "test").mkdir()
+    torch.save(scenes, tmp_path / "test" / "000000.torch")
+    (tmp_path / "test" / "index.json").write_text(json.dumps({name: "000000.torch", "unlisted": "000000.torch"}))
+    (source,) = open_scenes(protocol, tmp_path)
+    choice = choose(protocol, source.name, source, 2)
+    assert source.name == name and choice.inputs == views.inputs[2] and choice.targets == views.targets
+    with pytest.raises(InvalidConfig, match="there are: 2"):
+        choose(protocol, source.name, source, 4)
+
+
+def test_protocols_say_what_they_are() -> None:
+    for name, protocol in PROTOCOLS.items():
+        assert protocol.name == name and find_protocol(name) is protocol and set(protocol.metrics) <= set(VARIANTS)
+        assert (protocol.hold_out is not None) or protocol.view_list is not None
+        if protocol.view_list is not None:
+            assert read_lists(protocol.view_list).hold_out == protocol.hold_out
+    assert find_protocol("hold_out_8") is PROTOCOLS["hold_out_8"] and find_protocol("hold_out_5").hold_out == 5
+    for wrong in ("hold_out_1", "hold_out_", "dl3dv"):
+        with pytest.raises(InvalidConfig, match="realestate10k, hold_out_N"):
+            find_protocol(wrong)
