@@ -89,7 +89,7 @@ def shares(opacities: Float[Tensor, "m"], copies: Int[Tensor, "m"]) -> tuple[Flo
     """
     copies = copies.clamp(max=MOST_COPIES)
     whole = opacities.double()
-    shared = 1 - (1 - whole) ** (1 / copies)
+    shared = 1 - (1 - whole) ** (1 / copies.double())
     powers = shared[:, None] ** torch.arange(1, MOST_COPIES + 1)
     denominators = (_alternating_binomials()[copies] * powers).sum(-1)
     return shared.to(opacities), (whole / denominators).to(opacities)

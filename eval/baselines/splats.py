@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import Parameter
+from torch.optim.adam import adam
 
 from lrm_ttt.eval.baselines.config import RatesConfig
 
@@ -31,12 +32,33 @@ class Splats:
         """How many there are now."""
         return len(self.parameters["means"])
 
+    @torch.no_grad()
     def step(self, means_lr: float) -> None:
         """Follow the gradients, the means at the rate `means_lr`, and forget them."""
         self.optimisers["means"].param_groups[0]["lr"] = means_lr
-        for optimiser in self.optimisers.values():
-            optimiser.step()
-            optimiser.zero_grad()
+        for name, optimiser in self.optimisers.items():
+            parameter, group = self.parameters[name], optimiser.param_groups[0]
+            if parameter.grad is None:
+                continue
+            # The hooks and checks of `optimiser.step()` take as long as its arithmetic.
+            state, (beta1, beta2) = optimiser.state[parameter], group["betas"]
+            adam(
+                [parameter],
+                [parameter.grad],
+                [state["exp_avg"]],
+                [state["exp_avg_sq"]],
+                [],
+                [state["step"]],
+                fused=True,
+                amsgrad=False,
+                beta1=beta1,
+                beta2=beta2,
+                lr=group["lr"],
+                weight_decay=0.0,
+                eps=group["eps"],
+                maximize=False,
+            )
+            parameter.grad = None
 
 
 def make_splats(values: dict[str, Tensor], rates: RatesConfig) -> Splats:
@@ -48,6 +70,9 @@ def make_splats(values: dict[str, Tensor], rates: RatesConfig) -> Splats:
         name: torch.optim.Adam([parameter], lr=rate_of[name], eps=1e-15, fused=True)
         for name, parameter in parameters.items()
     }
+    for name, parameter in parameters.items():
+        state = {key: torch.zeros_like(parameter, requires_grad=False) for key in MOMENTS}
+        optimisers[name].state[parameter] = {"step": torch.zeros((), device=parameter.device), **state}
     return Splats(parameters, optimisers)
 
 
