@@ -77,3 +77,13 @@ function dropDown(label, options, current, choose) {
     ...options.map(([value, text]) => element("option", { value, selected: value === current ? "" : null }, text)));
   return element("label", { class: "field" }, element("span", {}, label), select);
 }
+
+// Draw again, and leave the focus and what was scrolled sideways as they were.
+function redrawn(root, draw) {
+  const reachable = () => [...root.querySelectorAll("a, button, input, select")];
+  const at = reachable().indexOf(document.activeElement);
+  const scrolled = [...root.querySelectorAll(".scroll")].map((box) => box.scrollLeft);
+  draw();
+  root.querySelectorAll(".scroll").forEach((box, index) => { box.scrollLeft = scrolled[index] || 0; });
+  if (at >= 0 && reachable()[at]) reachable()[at].focus({ preventScroll: true });
+}

@@ -12,10 +12,14 @@ function route() {
   document.title = known ? `${scene}, ${plural(views, "view")} – ${data.title}` : data.title;
   if (known) {
     state.views = views;
-    const before = page.dataset.scene;
-    drawScene(scene, views);
-    page.dataset.scene = scene;
-    if (came || before !== scene) window.scrollTo(0, 0);
+    if (page.dataset.scene === scene && !came) {
+      redrawn(page, () => drawScene(scene, views));
+    } else {
+      drawScene(scene, views);
+      page.dataset.scene = scene;
+      page.querySelector("h1").focus({ preventScroll: true });
+      window.scrollTo(0, 0);
+    }
   } else {
     drawResults();
     drawPlots();

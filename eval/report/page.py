@@ -154,8 +154,8 @@ def _provenance(results: Results) -> list[str]:
     if commits and commits != [about.get("commit")]:
         run["commits of the cells"] = _listed(commits)
     named = {LABELS.get(name, name): words for name, words in variants.items()}
-    parts = [f'<section id="provenance"><h2>What the numbers are</h2><div class="words">{table(named)}</div>']
-    parts += ["<h2>Where they come from</h2>", table(run)]
+    parts = [f'<section class="words"><h2>What the numbers are</h2>{table(named)}</section>']
+    parts += ['<section id="provenance"><h2>Where they come from</h2>', table(run)]
     for caption, values in (("Hardware", about.get("hardware")), ("Versions", about.get("versions"))):
         if isinstance(values, Mapping) and values:
             parts += [f"<h3>{caption}</h3>", table(values)]

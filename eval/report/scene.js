@@ -93,13 +93,7 @@ function neighbours(scene, views) {
 
 function drawScene(scene, views) {
   const page = document.getElementById("scene");
-  const redraw = () => {
-    const label = document.activeElement && document.activeElement.closest("label");
-    const again = label && label.textContent;
-    drawScene(scene, views);
-    const same = again && [...page.querySelectorAll("label")].find((one) => one.textContent === again);
-    if (same) same.querySelector("select").focus();
-  };
+  const redraw = () => redrawn(page, () => drawScene(scene, views));
   const { targets, there } = settle(scene, views);
   const rows = data.rows[`scene:${scene}`].filter((row) => row.views === views);
   const columns = shownColumns(rows).filter((column) => column.key !== "scenes");

@@ -36,7 +36,7 @@ function headCell(column, redraw) {
   const mine = sorting.key === column.key;
   const order = mine ? (sorting.direction > 0 ? "ascending" : "descending") : "none";
   const arrow = element("i", { "aria-hidden": "true" }, mine ? (sorting.direction > 0 ? "▲" : "▼") : "");
-  const sort = () => { sortBy(column); redraw(column.key); };
+  const sort = () => { sortBy(column); redraw(); };
   const unit = column.unit ? element("small", {}, column.unit) : null;
   const button = element("button", { type: "button", onclick: sort }, element("span", {}, column.label, arrow), unit);
   const title = data.variants[column.key] || null;
@@ -81,16 +81,12 @@ function groupName(group) {
 }
 
 function drawResults() {
-  const redraw = (key, views) => {
-    drawResults();
-    const again = document.querySelector(`#results table[data-views="${views}"] th[data-key="${key}"] button`);
-    if (again) again.focus();
-  };
+  const redraw = () => redrawn(document.getElementById("results"), drawResults);
   const groups = Object.keys(data.groups).map((name) => [name, `${groupName(name)}${name.startsWith("scene:") ? "" : ` (${data.groups[name].length})`}`]);
-  const filter = dropDown("Mean over", groups, state.group, (group) => { state.group = group; drawResults(); drawPlots(); });
+  const filter = dropDown("Mean over", groups, state.group, (group) => { state.group = group; redraw(); drawPlots(); });
   const tables = data.views.map((views) => {
     const rows = data.rows[state.group].filter((row) => row.views === views);
-    const box = resultTable(rows, shownColumns(data.rows[state.group]), plural(views, "input view"), (key) => redraw(key, views));
+    const box = resultTable(rows, shownColumns(data.rows[state.group]), plural(views, "input view"), redraw);
     box.firstChild.dataset.views = views;
     return box;
   });
@@ -111,7 +107,10 @@ function cellOf(scene, method, views) {
 
 function drawScenes() {
   const views = state.views;
-  const pick = choice("Input views", data.views.map((count) => [count, String(count)]), views, (count) => { state.views = count; drawScenes(); });
+  const pick = choice("Input views", data.views.map((count) => [count, String(count)]), views, (count) => {
+    state.views = count;
+    redrawn(document.getElementById("scenes"), drawScenes);
+  });
   const head = data.methods.map((method) => element("th", { scope: "col" }, methodLabel(method)));
   const body = data.scenes.map(({ name }) => {
     const values = data.methods.map((method) => cellOf(name, method, views));
