@@ -12,7 +12,7 @@ from lrm_ttt.data.realestate10k import INDEX
 from lrm_ttt.data.source import SceneSource
 from lrm_ttt.data.view_sampler import ViewChoice, choose_views
 from lrm_ttt.errors import InvalidConfig
-from lrm_ttt.eval.list_file import SceneViews, ViewLists, list_key, read_lists
+from lrm_ttt.eval.list_file import ViewLists, list_key, read_lists
 
 LISTS = Path(__file__).resolve().parent / "view_lists"
 WHITE = (1.0, 1.0, 1.0)
@@ -165,18 +165,6 @@ def choose(protocol: Protocol, name: str, source: SceneSource, count: int, seed:
     if protocol.view_list is None:
         return choose_views(source, num_inputs=count, hold_out=protocol.hold_out, seed=seed)
     return _lists(protocol.view_list).choose(dataclasses.replace(source, name=name), count, seed)
-
-
-def listed(protocol: Protocol, choices: dict[str, dict[int, ViewChoice]]) -> ViewLists:
-    """Return choices by scene and number of inputs as lists that repeat them exactly, wherever they came from."""
-    scenes = {
-        list_key(name): SceneViews(
-            {count: choice.inputs for count, choice in by_count.items()}, next(iter(by_count.values())).targets
-        )
-        for name, by_count in choices.items()
-    }
-    origin = "no list" if protocol.view_list is None else _lists(protocol.view_list).source
-    return ViewLists(protocol.name, f"chosen by the protocol {protocol.name} ({origin})", "", scenes)
 
 
 def _is_named(name: str, wanted: str) -> bool:

@@ -1,5 +1,6 @@
 """Protocols: the views that published tables rest on, on captures as they ship."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -7,19 +8,31 @@ import pytest
 import torch
 
 from lrm_ttt.data.images import load_views
+from lrm_ttt.data.source import SceneSource
 from lrm_ttt.data.view_sampler import choose_views
 from lrm_ttt.errors import InvalidConfig
-from lrm_ttt.eval.list_file import read_lists, write_lists
+from lrm_ttt.eval.list_file import SceneViews, ViewLists, list_key, read_lists, write_lists
 from lrm_ttt.eval.metrics import VARIANTS
-from lrm_ttt.eval.protocol import PROTOCOLS, choose, find_protocol, listed, open_scenes
+from lrm_ttt.eval.protocol import LISTS, PROTOCOLS, choose, find_protocol, open_scenes
 from lrm_ttt.scene.cameras import ImageSize
 from tests.helpers.shared import shared_path
 
 
-@pytest.mark.parametrize("count", [32, 64])
-def test_a_scene_without_a_list_goes_by_kmeans(count: int) -> None:
-    """That it is Long-LRM's k-means is shown in tests/data/test_view_sampler.py."""
+@functools.cache
+def lists_of(name: str) -> ViewLists:
+    return read_lists(LISTS / f"{name}.json")
+
+
+@pytest.fixture(scope="module")
+def mydesk() -> SceneSource:
     (source,) = open_scenes(find_protocol("hold_out_8"), shared_path("data", "mydesk"))
+    return source
+
+
+@pytest.mark.parametrize("count", [32, 64])
+def test_a_scene_without_a_list_goes_by_kmeans(count: int, mydesk: SceneSource) -> None:
+    """That it is Long-LRM's k-means is shown in tests/data/test_view_sampler.py."""
+    source = mydesk
     choice = choose(find_protocol("hold_out_8"), source.name, source, count)
     assert choice.targets == tuple(range(0, 125, 8)) and len(choice.inputs) == count
     assert not set(choice.inputs) & set(choice.targets)
@@ -38,20 +51,31 @@ def test_a_scene_as_dl3dv_ships_it(tmp_path: Path) -> None:
     # The lens is undone, 4 of 540 rows are cropped, and the middle row stays the middle.
     assert views.cameras.intrinsics[0, 3].item() == pytest.approx(268, abs=4)
 
-    written = listed(protocol, {source.name: {5: choice}})
-    write_lists(tmp_path / "lists.json", written)
+    written = SceneViews({5: choice.inputs}, choice.targets)
+    write_lists(tmp_path / "lists.json", ViewLists("mine", "", "", {list_key(source.name): written}))
     again = find_protocol(str(tmp_path / "lists.json"))
     assert choose(again, source.name, source, 5) == choice
     with pytest.raises(InvalidConfig, match="there are: 5"):
         choose(again, source.name, source, 6)
 
 
-def test_the_list_of_a_benchmark_scene_is_taken() -> None:
+def test_computed_lists_give_the_same_choice_when_read_again(tmp_path: Path, mydesk: SceneSource) -> None:
+    """Inputs for 64 views, which nobody publishes: computed once, written out, and from then on a list."""
+    protocol, source = PROTOCOLS["dl3dv_140"], mydesk
+    computed = {count: choose(protocol, source.name, source, count) for count in (16, 64)}
+    inputs = SceneViews({count: choice.inputs for count, choice in computed.items()})
+    path = tmp_path / "mine.json"
+    write_lists(path, ViewLists("mine", "computed", "", {list_key(source.name): inputs}, hold_out=8))
+    for count, choice in computed.items():
+        # Another seed of k-means does not matter to a list.
+        assert choose(find_protocol(str(path)), source.name, source, count, seed=7) == choice
+
+
+def test_the_list_of_a_benchmark_scene_is_taken(mydesk: SceneSource) -> None:
     """As for a scene of that name with enough views."""
-    lists = read_lists(PROTOCOLS["dl3dv_140"].view_list or Path())
+    lists = lists_of("dl3dv_140")
     name = next(iter(lists.scenes))
-    (source,) = open_scenes(find_protocol("hold_out_8"), shared_path("data", "mydesk"))
-    times = 4
+    source, times = mydesk, 4
     long = type(source)(
         **{
             **vars(source),
@@ -83,7 +107,7 @@ def test_folders_with_several_captures(tmp_path: Path) -> None:
 
 def test_realestate10k_takes_the_scenes_and_views_of_its_index(tmp_path: Path) -> None:
     protocol = PROTOCOLS["realestate10k"]
-    lists = read_lists(protocol.view_list or Path())
+    lists = lists_of("realestate10k")
     name, views = next((name, views) for name, views in lists.scenes.items() if views.inputs[2][1] == 45)
     png = torch.frombuffer(bytearray(shared_path("data", "lego", "train", "r_0.png").read_bytes()), dtype=torch.uint8)
     row = torch.cat([torch.tensor([0.5, 0.9, 0.5, 0.5, 0, 0]), torch.eye(4)[:3].flatten()])
@@ -103,7 +127,7 @@ def test_protocols_say_what_they_are() -> None:
         assert protocol.name == name and find_protocol(name) is protocol and set(protocol.metrics) <= set(VARIANTS)
         assert (protocol.hold_out is not None) or protocol.view_list is not None
         if protocol.view_list is not None:
-            assert read_lists(protocol.view_list).hold_out == protocol.hold_out
+            assert lists_of(name).hold_out == protocol.hold_out
     assert find_protocol("hold_out_8") is PROTOCOLS["hold_out_8"] and find_protocol("hold_out_5").hold_out == 5
     for wrong in ("hold_out_1", "hold_out_", "dl3dv"):
         with pytest.raises(InvalidConfig, match="realestate10k, hold_out_N"):
