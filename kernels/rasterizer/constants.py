@@ -21,6 +21,10 @@ MAX_ALPHA_GSPLAT_16 = 0.99
 CLIP_MARGIN = 0.3
 MIN_ALPHA_FOR_DEPTH = 1e-10
 SH_COUNTS = (1, 4, 9, 16)
+# The arguments of a backend; the last three are those of the cameras.
+INPUTS = ("means", "wxyz", "scales", "opacities", "sh or colors", "world_to_cam", "intrinsics", "background")
+NUM_CAMERA_INPUTS = 3
+NOT_FINITE = "the rasterizer was given {} with NaN or infinity; look at what computes them"
 
 
 @dataclasses.dataclass(frozen=True)

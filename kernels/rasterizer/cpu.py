@@ -12,16 +12,14 @@ from torch.autograd.function import once_differentiable
 
 from lrm_ttt.errors import LrmTttError
 from lrm_ttt.kernels.native import INSTRUCTION_SETS, load_library
-from lrm_ttt.kernels.rasterizer.constants import Rasterized, Screen, Settings
+from lrm_ttt.kernels.rasterizer.constants import INPUTS, NOT_FINITE, Rasterized, Screen, Settings
 from lrm_ttt.kernels.rasterizer.recycled import RecycledMemory
 
 # Work below this many Gaussians plus pixels is done in a millisecond by one thread.
 SERIAL_BELOW = 10_000
 
-_INPUTS = ("means", "wxyz", "scales", "opacities", "sh or colors")
-_ARRAYS = ("means", "wxyz", "scales", "opacities", "features", "world_to_cam", "centers", "intrinsics", "background")
-_DIFFERENTIABLE = ("means", "wxyz", "scales", "opacities", "features", "world_to_cam", "centers", "background")
 _OUTPUTS = ("colors", "alphas", "depths")
+_DIFFERENTIABLE = tuple(name for name in INPUTS if name != "intrinsics")
 
 _gradient_memory = RecycledMemory()
 
@@ -33,7 +31,7 @@ class _Task(ctypes.Structure):
         *[(name, ctypes.c_int32) for name in ("scenes", "views", "gaussians", "sh_coefficients", "height", "width")],
         *[(name, ctypes.c_int32) for name in ("antialiased", "threads")],
         *[(name, ctypes.c_float) for name in ("near", "far", "eps2d", "max_alpha")],
-        *[(name, ctypes.c_void_p) for name in (*_ARRAYS, *_OUTPUTS, "radii")],
+        *[(name, ctypes.c_void_p) for name in (*INPUTS, *_OUTPUTS, "radii")],
     )
 
 
@@ -77,22 +75,17 @@ class _Kept:
         self._release(self.handle)
 
 
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
 def _task(inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...], settings: Settings) -> _Task:
     means, features, cameras = inputs[0], inputs[4], inputs[5]
     assert means is not None and features is not None and cameras is not None
-    scenes, gaussians = means.shape[:2]
-    views = cameras.shape[1]
+    scenes, gaussians, views = means.shape[:-2].numel(), means.shape[-2], cameras.shape[-3]
     work = scenes * views * (gaussians + settings.height * settings.width)
     return _Task(
-        *(scenes, views, gaussians, features.shape[2] if features.ndim == 4 else 0),
+        *(scenes, views, gaussians, features.shape[-2] if features.ndim > means.ndim else 0),
         *(settings.height, settings.width, settings.antialiased),
         1 if work < SERIAL_BELOW else torch.get_num_threads(),
         *(settings.near, settings.far, settings.eps2d, settings.max_alpha),
-        *(_pointer(tensor) for tensor in (*inputs, *outputs)),
+        *(None if tensor is None else tensor.data_ptr() for tensor in (*inputs, *outputs)),
     )
 
 
@@ -107,8 +100,8 @@ class _Rasterize(torch.autograd.Function):
         assert built is not None, "the native library is not built"
         cameras = inputs[5]
         assert cameras is not None
-        size = (*cameras.shape[:2], settings.height, settings.width)
-        colors, alphas = cameras.new_empty(*size[:2], 3, *size[2:]), cameras.new_empty(*size[:2], 1, *size[2:])
+        views, size = cameras.shape[:-2], (settings.height, settings.width)
+        colors, alphas = cameras.new_empty(*views, 3, *size), cameras.new_empty(*views, 1, *size)
         depths = torch.empty_like(alphas) if settings.render_depth else None
         handle = ctypes.c_void_p()
         task = _task(inputs, (colors, alphas, depths, radii), settings)
@@ -130,39 +123,40 @@ class _Rasterize(torch.autograd.Function):
         inputs = ctx.saved_tensors
         if all(gradient is None for gradient in output_gradients):
             return (None,) * (4 + len(inputs))
-        given = tuple(None if g is None else g.float().contiguous() for g in output_gradients)
-        wanted = {
-            name: _gradient_memory.empty(tensor.shape)
-            for name, tensor, needed in zip(_ARRAYS, inputs, ctx.needs_input_grad[4:], strict=True)
-            if needed and tensor is not None
-        }
+        given = [None if g is None else g.float().contiguous() for g in output_gradients]
         means2d = None if ctx.shape2d is None else _gradient_memory.empty(ctx.shape2d)
+        # The intrinsics have no gradient.
+        wanted = [
+            _gradient_memory.empty(tensor.shape) if needed and name in _DIFFERENTIABLE else None
+            for name, tensor, needed in zip(INPUTS, inputs, ctx.needs_input_grad[4:], strict=True)
+        ]
         task = _task(inputs, (None, None, None, None), ctx.settings)
-        to_inputs = (*(wanted.get(name) for name in _DIFFERENTIABLE), means2d)
-        pointers = _Gradients(*map(_pointer, (*given, *to_inputs)))
+        to_inputs = [gradient for name, gradient in zip(INPUTS, wanted, strict=True) if name in _DIFFERENTIABLE]
+        gradients = (*given, *to_inputs, means2d)
+        pointers = _Gradients(*(None if tensor is None else tensor.data_ptr() for tensor in gradients))
         _raise_for(
             built.lrm_rasterize_backward(ctypes.byref(task), ctypes.byref(pointers), ctypes.c_void_p(ctx.kept.handle))
         )
-        return (None, None, None, means2d, *(wanted.get(name) for name in _ARRAYS))
+        return (None, None, None, means2d, *wanted)
 
 
 def _raise_for(status: int) -> None:
     if status < 0:
         raise MemoryError("no memory for the rasterizer's lists; draw fewer views at a time, or smaller Gaussians")
-    for bit, name in enumerate(_INPUTS):
+    for bit, name in enumerate(INPUTS):
         if status >> bit & 1:
-            raise LrmTttError(f"the rasterizer was given {name} with NaN or infinity; look at what computes them")
+            raise LrmTttError(NOT_FINITE.format(name))
 
 
 def rasterize_cpu(
-    means: Float[Tensor, "b n 3"],
-    wxyz: Float[Tensor, "b n 4"],
-    scales: Float[Tensor, "b n 3"],
-    opacities: Float[Tensor, "b n"],
-    features: Float[Tensor, "b n k 3"] | Float[Tensor, "b n 3"],
-    world_to_cam: Float[Tensor, "b v 4 4"],
-    intrinsics: Float[Tensor, "b v 4"],
-    background: Float[Tensor, "b v 3"] | None,
+    means: Float[Tensor, "*b n 3"],
+    wxyz: Float[Tensor, "*b n 4"],
+    scales: Float[Tensor, "*b n 3"],
+    opacities: Float[Tensor, "*b n"],
+    features: Float[Tensor, "*b n k 3"] | Float[Tensor, "*b n 3"],
+    world_to_cam: Float[Tensor, "*b v 4 4"],
+    intrinsics: Float[Tensor, "*b v 4"],
+    background: Float[Tensor, "*b v 3"] | None,
     settings: Settings,
     screen: Screen | None = None,
 ) -> Rasterized:
@@ -172,14 +166,9 @@ def rasterize_cpu(
     in the features as far as they are seen.
     """
     dtype = means.dtype
-    centers = torch.linalg.inv_ex(world_to_cam.double())[0][..., :3, 3] if features.ndim == 4 else None
-    inputs = (means, wxyz, scales, opacities, features, world_to_cam, centers, intrinsics, background)
+    means2d, radii = (None, None) if screen is None else (screen.means2d.float(), screen.radii)
+    inputs = (means, wxyz, scales, opacities, features, world_to_cam, intrinsics, background)
     arrays = [None if tensor is None else tensor.float().contiguous() for tensor in inputs]
-    means2d = None if screen is None else screen.means2d.float()
-    radii = None if screen is None else torch.empty(screen.radii.shape)
-    differentiable = (means2d, *arrays)
-    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in differentiable)
+    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (means2d, *arrays))
     colors, alphas, depths = _Rasterize.apply(settings, keep, radii, means2d, *arrays)
-    if screen is not None and radii is not None:
-        screen.radii.copy_(radii)
     return Rasterized(colors.to(dtype), alphas.to(dtype), None if depths is None else depths.to(dtype))

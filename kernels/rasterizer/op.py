@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -11,7 +11,19 @@ from torch import Tensor
 
 from lrm_ttt.errors import BackendUnavailable, LrmTttError
 from lrm_ttt.kernels.rasterizer import cpu, gsplat
-from lrm_ttt.kernels.rasterizer.constants import EPS2D, FAR, MAX_ALPHA, NEAR, SH_COUNTS, Rasterized, Screen, Settings
+from lrm_ttt.kernels.rasterizer.constants import (
+    EPS2D,
+    FAR,
+    INPUTS,
+    MAX_ALPHA,
+    NEAR,
+    NOT_FINITE,
+    NUM_CAMERA_INPUTS,
+    SH_COUNTS,
+    Rasterized,
+    Screen,
+    Settings,
+)
 from lrm_ttt.kernels.rasterizer.reference import rasterize_reference
 
 __all__ = ["BACKENDS", "Rasterized", "Screen", "available_backends", "rasterize", "rasterize_tracked"]
@@ -19,7 +31,6 @@ __all__ = ["BACKENDS", "Rasterized", "Screen", "available_backends", "rasterize"
 BACKENDS = ("auto", "cpu", "gsplat", "reference")
 
 _log = logging.getLogger(__name__)
-_Backend = Callable[..., Rasterized]
 
 
 @runtime_checkable
@@ -71,28 +82,16 @@ def rasterize(
     features = sh if sh is not None else colors
     if features is None or (sh is not None and colors is not None):
         raise LrmTttError("rasterize takes either sh or colors: give exactly one of them")
-    run = _choose(backend, means)
-    most = max_alpha if max_alpha is not None else gsplat.max_alpha() if run is gsplat.rasterize_gsplat else MAX_ALPHA
+    chosen = _choose(backend, means)
+    most = max_alpha if max_alpha is not None else gsplat.max_alpha() if chosen == "gsplat" else MAX_ALPHA
     settings = Settings(*_height_width(image_size), near, far, eps2d, antialiased, most, render_depth)
     _check(settings, sh)
-    gaussians = {"means": means, "wxyz": wxyz, "scales": scales, "opacities": opacities, "sh or colors": features}
-    cameras = {"world_to_cam": world_to_cam, "intrinsics": intrinsics}
-    # The native library looks at the Gaussians itself, for it reads them anyway.
-    _refuse_non_finite(cameras | (gaussians if run is rasterize_reference else {}))
-
-    batch, views = means.shape[:-2], world_to_cam.shape[-3]
     if background is not None:
-        _refuse_non_finite({"background": background})
-        background = background.expand(*batch, views, 3).reshape(batch.numel(), views, 3)
-    tensors = [*gaussians.values(), *cameras.values()]
-    flat = [tensor.reshape(batch.numel(), *tensor.shape[len(batch) :]) for tensor in tensors]
-    if screen is not None:
-        seen = (batch.numel(), views, means.shape[-2])
-        screen = Screen(screen.means2d.reshape(*seen, 2), screen.radii.view(seen))
-    drawn = run(*flat, background, settings, screen)
-    depths = None if drawn.depths is None else drawn.depths.reshape(*batch, *drawn.depths.shape[1:])
-    colored, alphas = (image.reshape(*batch, *image.shape[1:]) for image in drawn[:2])
-    return Rasterized(colored, alphas, depths)
+        background = background.expand(*world_to_cam.shape[:-2], 3)
+    arguments = (means, wxyz, scales, opacities, features, world_to_cam, intrinsics, background)
+    if chosen == "cpu":
+        return cpu.rasterize_cpu(*arguments, settings, screen)
+    return _draw_flat(chosen, arguments, settings, screen)
 
 
 def rasterize_tracked(
@@ -103,43 +102,43 @@ def rasterize_tracked(
     After the backward pass it also says what the gradient to the projected means is: see `Screen`.
     """
     shape = (*means.shape[:-2], world_to_cam.shape[-3], means.shape[-2])
-    screen = Screen(means.new_zeros(*shape, 2, requires_grad=True), means.new_zeros(shape))
+    screen = Screen(
+        means.new_zeros(*shape, 2, requires_grad=True), torch.zeros(shape, dtype=torch.float32, device=means.device)
+    )
     return rasterize(means, *others, world_to_cam=world_to_cam, screen=screen, **options), screen
 
 
 def available_backends(device: torch.device | str = "cpu") -> dict[str, str]:
     """Return, for every backend, why it cannot draw tensors of this device; "" where it can."""
-    on_cpu = torch.device(device).type == "cpu"
-    cpu_lacks = _why_no_cpu() if on_cpu else f"it draws tensors on the CPU, not on {device}"
-    return {"cpu": cpu_lacks, "gsplat": gsplat.why_not(torch.device(device)), "reference": ""}
+    return {backend: _why_not(backend, torch.device(device)) for backend in BACKENDS if backend != "auto"}
 
 
-def _why_no_cpu() -> str:
-    if cpu.library() is None:
+def _why_not(backend: str, device: torch.device) -> str:
+    if backend == "gsplat":
+        return gsplat.why_not(device)
+    if backend == "cpu" and device.type != "cpu":
+        return f"it draws tensors on the CPU, not on {device}"
+    if backend == "cpu" and cpu.library() is None:
         return "the native library is not built: install a C++ compiler, then install lrm-ttt again"
     return ""
 
 
-def _choose(backend: str, means: Tensor) -> _Backend:
-    """Return the function that draws; a slower one than the device deserves is logged, once."""
+def _choose(backend: str, means: Tensor) -> str:
+    """Return the backend that draws; a slower one than the device deserves is logged, once."""
     if backend not in BACKENDS:
         raise BackendUnavailable(f"there is no rasterizer backend {backend!r}; choose among {', '.join(BACKENDS)}")
-    functions = {"cpu": cpu.rasterize_cpu, "gsplat": gsplat.rasterize_gsplat, "reference": rasterize_reference}
-    if backend == "reference":
-        return rasterize_reference
-    lacks = available_backends(means.device)
+    best = backend if backend != "auto" else "gsplat" if means.device.type == "cuda" else "cpu"
+    lacks = _why_not(best, means.device)
     if backend != "auto":
-        if lacks[backend]:
-            raise BackendUnavailable(f"rasterizer backend {backend!r} cannot be used: {lacks[backend]}")
-        return functions[backend]
-    best = "gsplat" if means.device.type == "cuda" else "cpu"
+        if lacks:
+            raise BackendUnavailable(f"rasterizer backend {backend!r} cannot be used: {lacks}")
+        return backend
     if best == "cpu" and means.dtype == torch.float64:
-        _say_once("tensors are float64")
-        return rasterize_reference
-    if lacks[best]:
-        _say_once(lacks[best])
-        return rasterize_reference
-    return functions[best]
+        lacks = "tensors are float64"
+    if lacks:
+        _say_once(lacks)
+        return "reference"
+    return best
 
 
 @functools.cache
@@ -162,7 +161,23 @@ def _check(settings: Settings, sh: Tensor | None) -> None:
         raise LrmTttError(f"cannot draw with {settings}: sizes, near and max_alpha are positive, near is below far")
 
 
-def _refuse_non_finite(tensors: dict[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if not bool(tensor.detach().isfinite().all()):
-            raise LrmTttError(f"the rasterizer was given {name} with NaN or infinity; look at what computes them")
+def _draw_flat(
+    backend: str, arguments: tuple[Tensor | None, ...], settings: Settings, screen: Screen | None
+) -> Rasterized:
+    """Draw with a backend that knows one dimension of scenes; `arguments` are INPUTS."""
+    # Whether Gaussians on a GPU are finite would have to be waited for.
+    checked = len(INPUTS) if backend == "reference" else NUM_CAMERA_INPUTS
+    for name, tensor in list(zip(INPUTS, arguments, strict=True))[-checked:]:
+        if tensor is not None and not bool(tensor.detach().isfinite().all()):
+            raise LrmTttError(NOT_FINITE.format(name))
+    means, cameras = arguments[0], arguments[5]
+    assert means is not None and cameras is not None
+    batch = means.shape[:-2]
+    flat = [None if t is None else t.reshape(batch.numel(), *t.shape[len(batch) :]) for t in arguments]
+    if screen is not None:
+        seen = (batch.numel(), cameras.shape[-3], means.shape[-2])
+        screen = Screen(screen.means2d.reshape(*seen, 2), screen.radii.view(seen))
+    draw = gsplat.rasterize_gsplat if backend == "gsplat" else rasterize_reference
+    colors, alphas, depths = draw(*flat, settings, screen)
+    images = [None if image is None else image.reshape(*batch, *image.shape[1:]) for image in (colors, alphas, depths)]
+    return Rasterized(*images)

@@ -134,7 +134,7 @@ def _draw(
     extents = _extents(parts[1].detach(), parts[2].detach())
     if screen is not None:
         touching = _touching(parts[0].detach(), extents, 0, 0, (settings.height, settings.width))
-        screen.radii[inside[good][touching]] = extents[touching].amax(1)
+        screen.radii[inside[good][touching]] = extents[touching].amax(1).float()
     return _blend_patches(parts, extents, background, settings)
 
 

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <new>
 
+#include "camera.h"
 #include "lists.h"
 #include "parallel.h"
 #include "task.h"
@@ -37,7 +38,10 @@ static Pair split(int64_t number, int count) {
 
 static uint32_t forward(const LrmTask& task, Context& context) {
     context.shape(task);
-    uint32_t bad = 0;
+    uint32_t bad = check_cameras(task);
+    if (bad) return bad;
+    for (int i = 0; task.sh_coefficients && i < context.images; ++i)
+        invert(task.world_to_cam + 16 * static_cast<size_t>(i), context.cam_to_world.get<double>() + 16 * i);
     parallel(task.threads, static_cast<int64_t>(task.scenes) * context.chunks, 1, [&](int64_t i) {
         const Pair at = split(i, context.chunks);
         const uint32_t b = stages().project(task, context, at.major, at.minor);
@@ -64,23 +68,20 @@ static uint32_t forward(const LrmTask& task, Context& context) {
 }
 
 // Sums in a fixed order, so that the number of threads leaves no trace.
-static void sum_cameras(const LrmGradients& grads, const Context& context) {
+static void sum_cameras(const LrmTask& task, const LrmGradients& grads, const Context& context) {
     const size_t chunk_size = kCameraSums * kLanes;
     for (int i = 0; i < context.images; ++i) {
         double sums[kCameraSums] = {};
         const float* parts = context.camera_sums.get<float>() + static_cast<size_t>(i) * context.chunks * chunk_size;
         for (int c = 0; c < context.chunks; ++c)
             for (size_t j = 0; j < chunk_size; ++j) sums[j / kLanes] += parts[c * chunk_size + j];
-        if (float* m = grads.world_to_cam) {
-            m += 16 * static_cast<size_t>(i);
-            for (int row = 0; row < 3; ++row) {
-                for (int j = 0; j < 3; ++j) m[4 * row + j] = static_cast<float>(sums[3 * row + j]);
-                m[4 * row + 3] = static_cast<float>(sums[9 + row]);
-            }
-            for (int j = 12; j < 16; ++j) m[j] = 0.0f;
+        float* m = grads.world_to_cam + 16 * static_cast<size_t>(i);
+        for (int row = 0; row < 3; ++row) {
+            for (int j = 0; j < 3; ++j) m[4 * row + j] = static_cast<float>(sums[3 * row + j]);
+            m[4 * row + 3] = static_cast<float>(sums[9 + row]);
         }
-        if (float* center = grads.centers)
-            for (int j = 0; j < 3; ++j) center[3 * static_cast<size_t>(i) + j] = static_cast<float>(sums[12 + j]);
+        for (int j = 12; j < 16; ++j) m[j] = 0.0f;
+        if (task.sh_coefficients) add_center_gradient(context.cam_to_world.get<double>() + 16 * i, sums + 12, m);
     }
 }
 
@@ -111,7 +112,7 @@ static void backward(const LrmTask& task, const LrmGradients& grads, Context& co
         const Pair at = split(i, context.chunks);
         stages().project_backward(task, grads, context, at.major, at.minor);
     });
-    if (grads.world_to_cam || grads.centers) sum_cameras(grads, context);
+    if (grads.world_to_cam) sum_cameras(task, grads, context);
     if (grads.background) sum_backgrounds(grads, context);
 }
 
@@ -120,7 +121,7 @@ static void backward(const LrmTask& task, const LrmGradients& grads, Context& co
 using lrm::Context;
 
 // Draw. Returns 0, or -1 when memory ran out, or a bit per input with NaN or infinity: 1 means, 2 wxyz, 4 scales,
-// 8 opacities, 16 features. On 0, *handle is what the backward pass needs; the caller releases it.
+// 8 opacities, 16 features, 32 world_to_cam, 64 intrinsics, 128 background. On 0, *handle is what the backward pass needs; the caller releases it.
 LRM_EXPORT int32_t lrm_rasterize(const LrmTask* task, void** handle) {
     *handle = nullptr;
     Context* context = nullptr;

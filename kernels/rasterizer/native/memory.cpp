@@ -75,6 +75,7 @@ void Context::shape(const LrmTask& task) {
     depth_bits.reserve(sizeof(uint32_t) * all_records);
     record_entries.reserve(2 * sizeof(uint32_t) * all_records);
     for (Buffer* b : {&transmittance, &ends, &alpha, &depth}) b->reserve(sizeof(float) * all_pixels);
+    cam_to_world.reserve(sizeof(double) * 16 * images);
     reserve_array(bins, bin_capacity, images * chunks);
     reserve_array(image, image_capacity, images);
 }

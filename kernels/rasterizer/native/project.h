@@ -31,13 +31,14 @@ struct Projection {
     M16 valid;
 };
 
-static inline View view_of(const LrmTask& task, int image) {
+static inline View view_of(const LrmTask& task, const Context& context, int image) {
     View view;
     const float* m = task.world_to_cam + 16 * static_cast<size_t>(image);
+    const double* inverse = context.cam_to_world.get<double>() + 16 * static_cast<size_t>(image);
     for (int i = 0; i < 3; ++i) {
         for (int j = 0; j < 3; ++j) view.r[i][j] = m[4 * i + j];
         view.t[i] = m[4 * i + 3];
-        view.center[i] = task.centers ? task.centers[3 * static_cast<size_t>(image) + i] : 0.0f;
+        view.center[i] = task.sh_coefficients ? static_cast<float>(inverse[4 * i + 3]) : 0.0f;
     }
     const float* k = task.intrinsics + 4 * static_cast<size_t>(image);
     view.fx = k[0], view.fy = k[1], view.cx = k[2], view.cy = k[3];
@@ -247,7 +248,7 @@ static uint32_t project_chunk(const LrmTask& task, Context& context, int scene, 
         bool have_features = false;
         for (int v = 0; v < task.views; ++v) {
             const int image = first_image + v;
-            const View view = view_of(task, image);
+            const View view = view_of(task, context, image);
             const Projection p = project_sixteen(task, view, g, present);
             F16 f[16];
             f[0] = fma(set1(view.fx), p.x_over_z, set1(view.cx));

@@ -214,7 +214,7 @@ static void project_chunk_backward(const LrmTask& task, const LrmGradients& out,
     const int first_block = chunk * kChunkBlocks;
     const int last_block = first_block + kChunkBlocks < context.blocks ? first_block + kChunkBlocks : context.blocks;
     const int first_image = scene * task.views;
-    const bool want_camera = out.world_to_cam || out.centers;
+    const bool want_camera = out.world_to_cam;
     const size_t bytes = sizeof(float) * features * task.gaussians * static_cast<size_t>(task.scenes);
     const bool past_cache = bytes >= kStreamBytes && reinterpret_cast<uintptr_t>(out.features) % 64 == 0;
     const auto visible_in = [&](int image, int block) {
@@ -256,7 +256,7 @@ static void project_chunk_backward(const LrmTask& task, const LrmGradients& out,
             }
             F16 moments[16], mean2d[2];
             gather_slots(context, image, block, visible, moments);
-            view_backward(task, view_of(task, image), g, mask_from_bits((1u << count) - 1u), visible, moments, columns,
+            view_backward(task, view_of(task, context, image), g, mask_from_bits((1u << count) - 1u), visible, moments, columns,
                           grad, columns_gradient, sums_of(image), mean2d);
             if (out.means2d) store_columns(mean2d, 2, count, out.means2d + 2 * row2d(image, block));
         }

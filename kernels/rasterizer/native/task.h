@@ -20,7 +20,6 @@ struct LrmTask {
     const float* opacities;     // [scenes gaussians]
     const float* features;      // [scenes gaussians k 3] or [scenes gaussians 3]
     const float* world_to_cam;  // [scenes views 4 4]
-    const float* centers;       // [scenes views 3], camera centres in the world; unused for plain colours
     const float* intrinsics;    // [scenes views 4], fx fy cx cy
     const float* background;    // [scenes views 3] or null
     float* colors;              // [scenes views 3 height width]
@@ -32,7 +31,7 @@ struct LrmTask {
 // Gradients of the outputs (null: zero) and of the inputs (null: not wanted).
 struct LrmGradients {
     const float *colors, *alphas, *depths;
-    float *means, *wxyz, *scales, *opacities, *features, *world_to_cam, *centers, *background;
+    float *means, *wxyz, *scales, *opacities, *features, *world_to_cam, *background;
     float* means2d;  // [scenes views gaussians 2], in pixels
 };
 }
@@ -141,6 +140,7 @@ struct Context {
     Buffer depth;            // float, likewise: expected depth
     Buffer camera_sums;      // float [images, chunks, kCameraSums, kLanes]
     Buffer background_sums;  // float [images, tiles, 3]
+    Buffer cam_to_world;     // double [images, 4, 4], for spherical harmonics alone
     Bin* bins = nullptr;     // [images, chunks]
     Image* image = nullptr;  // [images]
     int32_t bin_capacity = 0, image_capacity = 0;
