@@ -77,8 +77,10 @@ class OptimiseConfig:
     """The 3D smoothing filter and antialiased drawing of Mip-Splatting (arXiv 2311.16493)."""
     initial: int = 2000
     """Gaussians to begin with; where a capture has points, the most that are taken of them."""
+    sh_degree: int = 3
+    """Degree of the spherical harmonics at the end."""
     sh_degree_every: int = 1000
-    """Steps after which the degree of the spherical harmonics rises by one, up to three."""
+    """Steps after which the degree rises by one, from 0."""
     rates: RatesConfig = RatesConfig()
     adaptive: AdaptiveConfig = AdaptiveConfig()
     mcmc: McmcConfig = McmcConfig()

@@ -28,7 +28,6 @@ from lrm_ttt.scene.views import Views
 NEAR = 0.05
 # Steps between two looks at how finely the cameras sample (arXiv 2311.16493).
 FILTER_EVERY = 100
-SH_DEGREE = 3
 
 
 class Optimise:
@@ -85,7 +84,7 @@ class _Run:
         order: list[int] = []
         for step in range(config.iterations):
             order = order or torch.randperm(len(self.images), generator=self.generator).tolist()
-            degree = min(step // config.sh_degree_every, SH_DEGREE)
+            degree = min(step // config.sh_degree_every, config.sh_degree)
             seen = self._backward(order.pop(), degree, self.density.watches(step))
             means_lr = config.rates.means * config.rates.final_means ** (step / config.iterations)
             splats.step(means_lr)
@@ -95,7 +94,7 @@ class _Run:
             advance(step + 1, config.iterations)
         self.widths = self._filter()
         with torch.no_grad():
-            scales, opacities, sh = self._activated(SH_DEGREE)
+            scales, opacities, sh = self._activated(config.sh_degree)
         means, quats = (splats.parameters[name].detach() for name in ("means", "quats"))
         return Gaussians(means, scales, normalize(quats, dim=-1), opacities, sh)
 
