@@ -132,3 +132,16 @@ def test_protocols_say_what_they_are() -> None:
     for wrong in ("hold_out_1", "hold_out_", "dl3dv"):
         with pytest.raises(InvalidConfig, match="realestate10k, hold_out_N"):
             find_protocol(wrong)
+
+
+def test_tanks_and_temples_goes_by_the_names_of_folder_and_images(tmp_path: Path) -> None:
+    """Of a COLMAP capture that is called truck, with fewer views than the real one."""
+    protocol = PROTOCOLS["tanks_and_temples"]
+    (tmp_path / "tandt").mkdir()
+    (tmp_path / "tandt" / "Truck").symlink_to(shared_path("data", "tabletop"))
+    (source,) = open_scenes(protocol, tmp_path)
+    choice = choose(protocol, source.name, source, 10)
+    assert choice == choose_views(source, num_inputs=10, hold_out=8)
+    assert [str(path) for path in source.image_paths] == sorted(str(path) for path in source.image_paths)
+    with pytest.raises(InvalidConfig, match="are not among"):
+        choose(protocol, source.name, source, 16)
