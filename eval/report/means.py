@@ -7,6 +7,7 @@ from lrm_ttt.eval.report.results import Cell, Results
 
 # Columns of the tables that are means over scenes: name, and where a cell has it.
 METRICS = ("psnr", "ssim", "ssim_uniform7", "lpips", "depth_abs_rel", "depth_delta1")
+SENTENCES = {"all": "{} scenes", "captures": "{} captures", "procedural": "{} procedural scenes"}
 COSTS = ("seconds", "processor_seconds", "peak_memory_bytes", "num_gaussians")
 
 
@@ -34,20 +35,29 @@ def is_done(cell: Cell) -> bool:
     return cell.get("status") == "done"
 
 
-def summary(results: Results) -> str:
-    """Return one sentence: the method with the best mean PSNR, and the next, at each number of views.
+def summary(results: Results) -> list[str]:
+    """Return a sentence on captures and one on procedural scenes: who has the best PSNR at each number of views.
 
     Methods are compared on the scenes that all of them (but those that have finished nothing) have finished.
     """
-    parts = [part for views in results.views if (part := _best(results, views))]
-    return f"Best mean PSNR on held-out views: {'; '.join(parts)}." if parts else "No cell is finished yet."
+    groups = {name: scenes for name, scenes in results.groups().items() if name in SENTENCES}
+    if len(groups) > 1:
+        # What holds for one kind of scene need not hold for the other, and their mean tells of neither.
+        del groups["all"]
+    found = []
+    for name, scenes in groups.items():
+        parts = [part for views in results.views if (part := _best(results, scenes, views))]
+        if parts:
+            kind = SENTENCES[name].format(len(scenes)).removesuffix("s" * (len(scenes) == 1))
+            found.append(f"Best mean PSNR on held-out views of {kind}: {'; '.join(parts)}.")
+    return found or ["No cell is finished yet."]
 
 
-def _best(results: Results, views: int) -> str:
-    done = [cell for cell in results.cells if cell["views"] == views and is_done(cell)]
+def _best(results: Results, scenes: Sequence[str], views: int) -> str:
+    done = [cell for cell in results.cells if cell["views"] == views and cell["scene"] in scenes and is_done(cell)]
     done = [cell for cell in done if (cell.get("metrics") or {}).get("psnr") is not None]
     finished = {name: {cell["scene"] for cell in done if cell["method"] == name} for name in results.methods}
-    finished = {name: scenes for name, scenes in finished.items() if scenes}
+    finished = {name: own for name, own in finished.items() if own}
     shared = set.intersection(*finished.values()) if finished else set()
     if not shared:
         return ""
@@ -55,11 +65,9 @@ def _best(results: Results, views: int) -> str:
     for name in finished:
         own = [cell for cell in done if cell["method"] == name and cell["scene"] in shared]
         means[name] = (_mean([cell["metrics"]["psnr"] for cell in own]), _mean([cell.get("seconds") for cell in own]))
-    ranked = sorted(means, key=lambda name: means[name][0] or 0.0, reverse=True)
-    first, *others = [f"{name} ({_value(*means[name])})" for name in ranked]
-    then = f", then {others[0]}" if others else ""
-    on = "" if len(shared) == len(results.scenes) else f", on {len(shared)} of {len(results.scenes)} scenes"
-    return f"with {views} input views {first}{then}{on}"
+    best = max(means, key=lambda name: means[name][0] or 0.0)
+    on = "" if len(shared) == len(scenes) else f", on the {len(shared)} that all have finished"
+    return f"with {views} input views {best} ({_value(*means[best])}{on})"
 
 
 def _value(psnr: float | None, seconds: float | None) -> str:

@@ -101,13 +101,13 @@ def _head(results: Results, title: str) -> list[str]:
     total = max(int(about.get("cells") or 0), len(results.cells))
     facts = [
         f"{len(results.methods)} methods, {len(results.scenes)} scenes, {_listed(results.views)} input views",
-        _hardware_words(about.get("hardware")),
+        _hardware_words(about.get("hardware") or {}),
         _sharing_words(results),
         str(about.get("date") or "")[:10],
         f"commit {str(about['commit'])[:10]}" if about.get("commit") else "",
     ]
     parts = [f'<header><p class="kicker">lrm-ttt benchmark</p><h1>{html.escape(title)}</h1>']
-    parts += [f'<p class="summary">{html.escape(summary(results))}</p>']
+    parts += [f'<p class="summary">{html.escape(sentence)}</p>' for sentence in summary(results)]
     parts += [f'<p class="facts">{html.escape(" · ".join(fact for fact in facts if fact))}</p>']
     if len(results.cells) < total:
         parts += [
@@ -154,20 +154,23 @@ def _provenance(results: Results) -> list[str]:
     if commits and commits != [about.get("commit")]:
         run["commits of the cells"] = _listed(commits)
     named = {LABELS.get(name, name): words for name, words in variants.items()}
+    earlier = [f"{each.get('date')}: {each.get('command')}" for each in (about.get("runs") or ())[:-1]]
+    run |= {f"earlier run {number}": words for number, words in enumerate(earlier, start=1)}
     parts = [f'<section class="words"><h2>What the numbers are</h2>{table(named)}</section>']
     parts += ['<section id="provenance"><h2>Where they come from</h2>', table(run)]
     for caption, values in (("Hardware", about.get("hardware")), ("Versions", about.get("versions"))):
         if isinstance(values, Mapping) and values:
-            parts += [f"<h3>{caption}</h3>", table(values)]
+            parts += [f"<h3>{caption}</h3>", table({name: _flat(value) for name, value in values.items() if value})]
     config = json.dumps(about.get("config") or {}, indent=2)
     parts += [f"<details><summary>Configuration</summary><pre>{html.escape(config)}</pre></details></section>"]
     return parts
 
 
-def _hardware_words(hardware: Any) -> str:
-    """Return the first facts of the hardware, such as its processor and how many cores it has."""
-    values = list(hardware.values()) if isinstance(hardware, Mapping) else [hardware or ""]
-    return ", ".join(str(value) for value in values[:2])
+def _hardware_words(hardware: Mapping[str, Any]) -> str:
+    """Name the GPU, or the processor and how many cores it gave."""
+    if hardware.get("gpu"):
+        return str(hardware["gpu"]["name"])
+    return f"{hardware['cpu']}, {hardware.get('cores')} cores" if hardware.get("cpu") else ""
 
 
 def _sharing_words(results: Results) -> str:
@@ -177,6 +180,13 @@ def _sharing_words(results: Results) -> str:
         return ""
     ((workers, threads),) = ways
     return f"{workers} at a time, {threads} thread{'s' * (threads != 1)} each" if workers and threads else ""
+
+
+def _flat(value: Any) -> Any:
+    """Return lists and mappings as words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_flat(item)}" for name, item in value.items())
+    return _listed(value) if isinstance(value, list) else value
 
 
 def _listed(values: Sequence[Any]) -> str:

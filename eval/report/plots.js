@@ -132,7 +132,8 @@ function legend() {
 function drawPlots() {
   const figures = PLOTS.map((plot) =>
     element("figure", {}, element("figcaption", {}, plot.title), element("div", { id: plot.id, class: "plot" })));
-  const words = `Means over ${groupName(state.group)}. The small numbers in the second plot are input views. A hollow point is a mean over fewer scenes.`;
+  const over = isScene(state.group) ? groupWords(state.group) : `Means over ${groupWords(state.group)}`;
+  const words = `${over}. The small numbers in the second plot are input views. A hollow point is a mean over fewer scenes.`;
   document.getElementById("plots").replaceChildren(element("h2", {}, "Quality, views and time"), legend(),
     element("div", { class: "figures" }, ...figures), element("p", { class: "note" }, words));
   PLOTS.forEach(drawPlot);

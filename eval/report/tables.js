@@ -14,8 +14,10 @@ const COLUMNS = [
   { key: "scenes", label: "Scenes", unit: "", show: fixed(0) },
 ];
 
+// Means over captures and procedural scenes together tell of neither.
+const FIRST_GROUP = "captures" in data.groups ? "captures" : "all";
 const sorting = { key: null, direction: 1 };
-const state = { group: "all", views: data.views[data.views.length - 1] };
+const state = { group: FIRST_GROUP, views: data.views[data.views.length - 1] };
 
 function sorted(rows) {
   if (sorting.key === null) return rows;
@@ -76,17 +78,29 @@ function resultTable(rows, columns, caption, redraw) {
 const shownColumns = (rows) =>
   COLUMNS.filter((column) => !column.optional || rows.some((row) => isNumber(row[column.key])));
 
-function groupName(group) {
-  return { all: "all scenes", captures: "captures", procedural: "procedural scenes" }[group] || group.slice("scene:".length);
+const isScene = (group) => group.startsWith("scene:");
+
+function groupWords(group) {
+  if (isScene(group)) return group.slice("scene:".length);
+  const count = data.groups[group].length;
+  return { all: plural(count, "scene"), captures: plural(count, "capture"), procedural: plural(count, "procedural scene") }[group];
+}
+
+// Which scenes the means are over: a kind of scene, or one scene.
+function groupChoice(redraw) {
+  const choose = (group) => { state.group = group; redraw(); drawPlots(); };
+  const sets = ["captures", "procedural", "all"].filter((name) => name in data.groups);
+  const names = Object.keys(data.groups).filter(isScene).map((group) => [group, groupWords(group)]);
+  return element("div", { class: "choices" },
+    choice("Mean over", sets.map((name) => [name, name === "all" ? `all ${groupWords(name)}` : groupWords(name)]), state.group, choose),
+    dropDown("or see", [[isScene(state.group) ? FIRST_GROUP : state.group, "one scene …"], ...names], state.group, choose));
 }
 
 function drawResults() {
   const redraw = () => redrawn(document.getElementById("results"), drawResults);
-  const groups = Object.keys(data.groups).map((name) => [name, `${groupName(name)}${name.startsWith("scene:") ? "" : ` (${data.groups[name].length})`}`]);
-  const filter = dropDown("Mean over", groups, state.group, (group) => { state.group = group; redraw(); drawPlots(); });
   const tables = data.views.map((views) => {
     const rows = data.rows[state.group].filter((row) => row.views === views);
-    const box = resultTable(rows, shownColumns(data.rows[state.group]), plural(views, "input view"), redraw);
+    const box = resultTable(rows, shownColumns(data.rows[state.group]), `${plural(views, "input view")}, ${isScene(state.group) ? "" : "mean over "}${groupWords(state.group)}`, redraw);
     box.firstChild.dataset.views = views;
     return box;
   });
@@ -97,7 +111,7 @@ function drawResults() {
   const depthScenes = new Set(withDepth.map((cell) => cell.scene)).size;
   if (depthScenes && depthScenes < data.groups[state.group].length) notes.push(`Depth is a mean over the ${plural(depthScenes, "scene")} whose depth is known.`);
   if (data.lpips) notes.push(`LPIPS is empty: ${data.lpips}`);
-  document.getElementById("results").replaceChildren(element("div", { class: "heading" }, element("h2", {}, "Results"), filter),
+  document.getElementById("results").replaceChildren(element("h2", {}, "Results"), groupChoice(redraw),
     ...tables, ...notes.map((note) => element("p", { class: "note" }, note)));
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lrm_ttt.errors import InvalidConfig
+from lrm_ttt.eval.published import MARK, read_published
 from lrm_ttt.eval.report.means import summary
 from lrm_ttt.eval.report.page import write_page
 from lrm_ttt.eval.report.pictures import collect_pictures
@@ -51,13 +52,13 @@ def test_the_sentence_names_the_best_of_what_compares(tmp_path: Path) -> None:
     for cell, psnr in zip(cells, (30.0, 29.0, 20.0, 25.0), strict=True):
         cell["metrics"]["psnr"], cell["seconds"] = psnr, 123.4
     write_cells(tmp_path, cells)
-    assert summary(read_results(tmp_path)) == (
-        "Best mean PSNR on held-out views: with 4 input views b (27.00 dB in 123 s), then a (25.00 dB in 123 s)."
-    )
+    best = "Best mean PSNR on held-out views of 2 scenes: with 4 input views"
+    assert summary(read_results(tmp_path)) == [f"{best} b (27.00 dB in 123 s)."]
     write_cells(tmp_path, [*cells[:2], cells[3]])
-    assert "a (30.00 dB in 123 s), then b (29.00 dB in 123 s), on 1 of 2 scenes" in summary(read_results(tmp_path))
+    on = "on the 1 that all have finished"
+    assert summary(read_results(tmp_path)) == [f"{best} a (30.00 dB in 123 s, {on})."]
     write_cells(tmp_path, [])
-    assert summary(read_results(tmp_path)) == "No cell is finished yet."
+    assert summary(read_results(tmp_path)) == ["No cell is finished yet."]
 
 
 def test_a_run_that_was_interrupted_makes_a_page(tmp_path: Path) -> None:
@@ -130,9 +131,24 @@ def test_pictures_are_embedded_once_and_seconds_give_way_to_firsts(tmp_path: Pat
 
 
 def test_the_page_asks_for_nothing(tmp_path: Path) -> None:
+    """Links lead elsewhere only when somebody clicks on them."""
     make_results(tmp_path, scenes=("one",), views=(4,), size=8)
-    text = write_page(tmp_path).read_text()
+    text = re.sub(r'<a href="[^"]*">', "", write_page(tmp_path).read_text())
     addresses = set(re.findall(r"""(?:src|href)=["']([^"']*)|url\(([^)]*)""", text))
     assert addresses == {("data:,", "")}
-    # The name of a namespace is no request.
-    assert set(re.findall(r"https?://[^\s\"'<\\]+", text)) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_published_figures_stand_apart_and_complete(tmp_path: Path) -> None:
+    make_results(tmp_path, scenes=("one",), views=(4,), size=8)
+    page = write_page(tmp_path)
+    (section,) = re.findall(r'<section class="published".*?</section>', page.read_text(), re.DOTALL)
+    assert MARK in section
+    for table in read_published():
+        assert html.escape(table.dataset) in section
+        assert f'href="{html.escape(table.url)}"' in section
+        for figure in table.figures:
+            row = section.split(f'<th scope="row">{html.escape(figure.method)}</th>')
+            values = [f"<td>{figure.psnr:.2f}</td>"] if figure.psnr is not None else []
+            assert all(any(value in part.split("</tr>")[0] for part in row[1:]) for value in values)
+    own = {row["method"] for rows in data_of(page)["rows"].values() for row in rows}
+    assert own == set(METHODS)
