@@ -66,9 +66,8 @@ class MethodConfig:
         kinds = [field.name for field in fields(self) if field.name != "name"]
         given = [kind for kind in kinds if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise InvalidConfig(
-                f"methods: '{self.name}' names {' and '.join(given) or 'nothing to run'}: give one of {', '.join(kinds)}."
-            )
+            what = " and ".join(given) or "nothing to run"
+            raise InvalidConfig(f"methods: '{self.name}' names {what}: give one of {', '.join(kinds)}.")
 
 
 @dataclass(frozen=True)
@@ -92,3 +91,13 @@ class BenchmarkConfig:
     pictures: int = 2
     """How many held-out views of each cell the report shows."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.methods or not self.views:
+            raise InvalidConfig(f"{self.name}: there is nothing to run. Give `methods` and `views`.")
+        least = {"workers": 1, "threads": 0, "pictures": 0}
+        for name, number in least.items():
+            if getattr(self, name) < number:
+                raise InvalidConfig(f"{name} {getattr(self, name)}: at least {number}.")
+        if min(self.views) < 1:
+            raise InvalidConfig(f"views {', '.join(map(str, self.views))}: numbers of views begin at 1.")

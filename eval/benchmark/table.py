@@ -121,7 +121,7 @@ def _words(results: Results) -> list[str]:
     titles = {"seconds": "seconds", "peak_memory_bytes": "peak memory"}
     variants |= {
         "seconds": "wall clock of the method from decoded views to Gaussians, model loaded before, nothing drawn",
-        "peak_memory_bytes": "the most that the process, on a GPU the GPU, held meanwhile, model and libraries included",
+        "peak_memory_bytes": "the most that the process (on a GPU: the GPU) held meanwhile, with model and libraries",
     }
     named = {titles.get(key) or COLUMNS[key][0].split(",")[0]: words for key, words in variants.items()}
     lines = [f"* {name}: {words}" for name, words in named.items()]
