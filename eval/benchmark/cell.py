@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from lrm_ttt.data.view_sampler import ViewChoice
+from lrm_ttt.errors import LrmTttError
 from lrm_ttt.eval.benchmark.cells import Cell, slug
 from lrm_ttt.eval.benchmark.config import MethodConfig
 from lrm_ttt.eval.benchmark.scenes import BenchmarkScene
-from lrm_ttt.eval.children import explain
 from lrm_ttt.eval.metrics import Lpips, Network, score, why_no_lpips
 from lrm_ttt.eval.task import Advance, Method, Outcome, Task
 from lrm_ttt.pipeline.checkpoint import choose_backend
@@ -83,7 +83,7 @@ def run_job(connection: Connection, pickled: bytes) -> None:
         row = measure(job, advance)
     # Whatever goes wrong with a method is a row of the table.
     except Exception as error:  # noqa: BLE001
-        row = job.row(status="failed", error=explain(error), traceback=traceback.format_exc())
+        row = job.row(status="failed", error=_reason(error), traceback=traceback.format_exc())
     connection.send(("row", row | {"cell_seconds": round(time.perf_counter() - start, 3)}))
 
 
@@ -162,6 +162,12 @@ def _write_whole(path: Path, image: Tensor) -> None:
 def _finite(value: float) -> float | None:
     """Return a number that JSON has, or None."""
     return round(value, 6) if math.isfinite(value) else None
+
+
+def _reason(error: Exception) -> str:
+    """Return in one line what went wrong; the messages that are meant for users need no name of a class."""
+    said = " ".join(str(error).split())[:300]
+    return said if isinstance(error, LrmTttError) else f"{type(error).__name__}: {said}"
 
 
 def _leave_with_the_parent(connection: Connection) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from lrm_ttt.eval.published import MARK, Figure, absent_figures, read_published
 from lrm_ttt.eval.report.means import is_done, mean_rows
 from lrm_ttt.eval.report.results import Results
 
@@ -32,19 +33,22 @@ COLUMNS: Mapping[str, tuple[str, Format]] = {
 
 def draw_table(results: Results) -> str:
     """Return all of table.md."""
-    groups = {name: scenes for name, scenes in results.groups().items() if name in TITLES}
-    if len(groups) > 1:
-        # Captures and procedural scenes are not averaged together.
-        del groups["all"]
     parts = [f"# {results.about['name']}", *provenance(results), *_unfinished(results)]
-    for name, scenes in groups.items():
-        parts.append(f"## {TITLES[name]} ({len(scenes)}: {', '.join(scenes)})")
+    for title, scenes in groups_of(results).items():
+        parts.append(f"## {title} ({len(scenes)}: {', '.join(scenes)})")
         rows = mean_rows(results, scenes)
         for views in results.views:
             own = [row for row in rows if row["views"] == views]
             parts += [f"### {views} input views", *means_table(own)]
             parts += ["PSNR of each scene:", psnr_table(results, views, scenes)]
-    return "\n\n".join([*parts, *_words(results)]) + "\n"
+    return "\n\n".join([*parts, *_words(results), *published_tables()]) + "\n"
+
+
+def groups_of(results: Results) -> dict[str, tuple[str, ...]]:
+    """Return the scenes that means are taken over, by title: captures and procedural ones are not averaged together."""
+    groups = results.groups()
+    names = [name for name in ("captures", "procedural") if name in groups] or ["all"]
+    return {TITLES[name]: groups[name] for name in names}
 
 
 def means_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -76,6 +80,16 @@ def psnr_table(results: Results, views: int, scenes: Sequence[str]) -> str:
     return markdown(["method", *scenes], rows)
 
 
+def published_tables() -> list[str]:
+    """Return what papers print, in tables that are marked as such."""
+    parts = [f"## What papers print ({MARK})", *absent_figures()]
+    for table in read_published():
+        rows = [[figure.method, str(figure.views), *_values(figure)] for figure in table.figures]
+        parts += [f"### {table.dataset}", markdown(["method", "views", "PSNR", "SSIM", "LPIPS", "seconds"], rows)]
+        parts.append(table.caption)
+    return parts
+
+
 def provenance(results: Results) -> list[str]:
     """Return one paragraph: command, date, commit, hardware, threads."""
     about, hardware = results.about, results.about["hardware"]
@@ -98,6 +112,11 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _method(row: Mapping[str, Any]) -> str:
     return row["method"] + (r" \*" if row["scenes"] < row["of"] else "")
+
+
+def _values(figure: Figure) -> list[str]:
+    values = (figure.psnr, ".2f"), (figure.ssim, ".3f"), (figure.lpips, ".3f"), (figure.seconds, "g")
+    return ["" if value is None else format(value, digits) for value, digits in values]
 
 
 def _unfinished(results: Results) -> list[str]:

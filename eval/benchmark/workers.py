@@ -82,5 +82,5 @@ class Workers:
             return row
         status = running.process.exitcode or 0
         killed = f"was killed by signal {-status}" + (" (was there too little memory?)" if status == -9 else "")
-        error = f"failed: the process {killed if status < 0 else f'ended with status {status}'}"
+        error = f"the process {killed if status < 0 else f'ended with status {status}'}"
         return running.job.row(status="failed", error=error, cell_seconds=round(running.seconds, 3))
