@@ -1,6 +1,6 @@
 // Two pictures over each other with a slider, and what lies between them.
 
-const ERROR_RANGE = 0.2;
+const ERROR_RANGE = 0.3;
 // Every eighth of matplotlib's inferno.
 const INFERNO = [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51], [249, 140, 10], [249, 201, 50], [252, 255, 164]];
 

@@ -66,8 +66,9 @@ def _best(results: Results, scenes: Sequence[str], views: int) -> str:
         own = [cell for cell in done if cell["method"] == name and cell["scene"] in shared]
         means[name] = (_mean([cell["metrics"]["psnr"] for cell in own]), _mean([cell.get("seconds") for cell in own]))
     best = max(means, key=lambda name: means[name][0] or 0.0)
-    on = "" if len(shared) == len(scenes) else f", on the {len(shared)} that all have finished"
-    return f"with {views} input views {best} ({_value(*means[best])}{on})"
+    partly = "" if len(shared) == len(scenes) else f", on the {len(shared)} that all have finished"
+    among = "" if len(means) == len(results.methods) else f", best of {len(means)} methods"
+    return f"with {views} input views {best} ({_value(*means[best])}{among}{partly})"
 
 
 def _value(psnr: float | None, seconds: float | None) -> str:

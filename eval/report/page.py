@@ -144,7 +144,7 @@ def _provenance(results: Results) -> list[str]:
     about = results.about
     variants = {**(about.get("metric_variants") or {})}
     if about.get("lpips"):
-        variants["lpips"] = f"empty: {about['lpips']}"
+        variants["lpips"] = about["lpips"]
     variants |= COST_VARIANTS
     run = {"command": about.get("command"), "commit": about.get("commit"), "date": about.get("date")}
     for name in ("threads", "workers"):

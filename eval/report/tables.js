@@ -59,6 +59,9 @@ function scenesCell(row) {
 }
 
 function resultTable(rows, columns, caption, redraw) {
+  if (!rows.some((row) => row.scenes || row.failed)) {
+    return element("div", {}, element("h3", {}, caption), element("p", { class: "note" }, "Nothing has been run yet."));
+  }
   const head = [{ key: "method", label: "Method", unit: "" }, ...columns].map((column) => headCell(column, redraw));
   const best = new Map(columns.map((column) => [column.key, bestValue(rows, column)]));
   const body = sorted(rows).map((row) => {
@@ -110,7 +113,7 @@ function drawResults() {
   const withDepth = data.cells.filter((cell) => cell.depth && data.groups[state.group].includes(cell.scene));
   const depthScenes = new Set(withDepth.map((cell) => cell.scene)).size;
   if (depthScenes && depthScenes < data.groups[state.group].length) notes.push(`Depth is a mean over the ${plural(depthScenes, "scene")} whose depth is known.`);
-  if (data.lpips) notes.push(`LPIPS is empty: ${data.lpips}`);
+  if (data.lpips) notes.push(data.lpips);
   document.getElementById("results").replaceChildren(element("h2", {}, "Results"), groupChoice(redraw),
     ...tables, ...notes.map((note) => element("p", { class: "note" }, note)));
 }

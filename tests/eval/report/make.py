@@ -81,7 +81,7 @@ def _about(scenes: Sequence[str], methods: Sequence[str], views: Sequence[int], 
         "versions": {"lrm-ttt": "0.1.0", "python": "3.13", "torch": "2.15"},
         "config": {"name": "quick_cpu", "methods": [{"name": name} for name in methods], "views": list(views)},
         "metric_variants": VARIANTS,
-        "lpips": "the weights of VGG are not on this machine",
+        "lpips": "LPIPS was not computed: the weights of VGG-16 are not at hand.",
         "missing": ["Scaffold-GS: its neural anchors are not written yet."],
         "scenes": [
             {
