@@ -37,11 +37,11 @@ def describe(plan: Plan, earlier: Mapping[str, Any] | None, command: str, subset
 def view_lists(plan: Plan) -> ViewLists:
     """Return the indices of inputs and targets by scene and number of inputs, as a protocol that repeats them."""
     scenes = {}
-    for name in plan.scenes:
+    for name, place in plan.scenes.items():
         choices = {views: choice for (scene, views), choice in plan.choices.items() if scene == name}
         if choices:
             inputs = {views: choice.inputs for views, choice in choices.items()}
-            scenes[list_key(name)] = SceneViews(inputs, next(iter(choices.values())).targets)
+            scenes[list_key(place.source.name)] = SceneViews(inputs, next(iter(choices.values())).targets)
     return ViewLists(plan.config.name, f"chosen by the benchmark {plan.config.name}", "", scenes)
 
 
