@@ -24,6 +24,7 @@ class _Task(ctypes.Structure):
     )
 
 
+@functools.cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled library, or None where it was not built."""
     return load_library(Path(__file__).parent)

@@ -74,7 +74,8 @@ struct Pixels {
     uint32_t active;
 };
 
-// Blend the batch's Gaussians into one block. `bits` says which touch it, and then which some pixel took.
+// Blend the batch's Gaussians into one block, with depth or without. `bits` says which touch it, and then which some pixel took.
+template <bool with_depth>
 static inline void draw_block(const LrmTask& task, const Batch& batch, F16 x, F16 y, Pixels& pixels,
                               uint64_t* bits_of_block) {
     const F16 least = set1(kMinAlpha), most = set1(task.max_alpha), floor = set1(kMinTransmittance);
@@ -101,7 +102,7 @@ static inline void draw_block(const LrmTask& task, const Batch& batch, F16 x, F1
             red = fma(weight, set1(r.red), red);
             green = fma(weight, set1(r.green), green);
             blue = fma(weight, set1(r.blue), blue);
-            depth = fma(weight, set1(r.depth), depth);
+            if (with_depth) depth = fma(weight, set1(r.depth), depth);
             sum = sum + weight;
             t = select(hit, after, t);
             taken |= any(hit) ? bit : 0;
@@ -132,12 +133,13 @@ static void finish_tile(const LrmTask& task, Context& context, int image, int ti
             const F16 value = back ? fma(p.transmittance, set1(back[c]), channels[c]) : channels[c];
             store_block(planes + c * area, task.width, task.height, corner, value);
         }
-        const F16 depth = p.depth / max(p.alpha, set1(1e-10f));
         store_block(task.alphas + area * image, task.width, task.height, corner, p.alpha);
-        if (task.depths) store_block(task.depths + area * image, task.width, task.height, corner, depth);
         store(context.transmittance.get<float>() + saved + 16 * block, p.transmittance);
         store(context.ends.get<float>() + saved + 16 * block, p.end);
         store(context.alpha.get<float>() + saved + 16 * block, p.alpha);
+        if (!task.depths) continue;
+        const F16 depth = p.depth / max(p.alpha, set1(1e-10f));
+        store_block(task.depths + area * image, task.width, task.height, corner, depth);
         store(context.depth.get<float>() + saved + 16 * block, depth);
     }
 }
@@ -161,7 +163,8 @@ static inline void fill_batch(const ListEntry* list, const Record* records, uint
         }
 }
 
-static void draw_tile(const LrmTask& task, Context& context, int image, int tile) {
+template <bool with_depth>
+static void draw_tile_of(const LrmTask& task, Context& context, int image, int tile) {
     const Image& lists = context.image[image];
     const uint32_t begin = lists.tile_begin.get<uint32_t>()[tile];
     const uint32_t total = lists.tile_begin.get<uint32_t>()[tile + 1] - begin;
@@ -183,7 +186,7 @@ static void draw_tile(const LrmTask& task, Context& context, int image, int tile
             F16 x, y;
             block_pixels(context, tile, block, x, y);
             if (alive >> block & 1u)
-                draw_block(task, batch, x, y, pixels[block], taken->words[block]);
+                draw_block<with_depth>(task, batch, x, y, pixels[block], taken->words[block]);
             else
                 std::memset(taken->words[block], 0, sizeof taken->words[block]);
             if (!pixels[block].active) alive &= ~(1u << block);
@@ -191,6 +194,10 @@ static void draw_tile(const LrmTask& task, Context& context, int image, int tile
     }
     for (; position < total; position += kBatch, ++taken) std::memset(taken, 0, sizeof *taken);
     finish_tile(task, context, image, tile, inside, pixels);
+}
+
+static void draw_tile(const LrmTask& task, Context& context, int image, int tile) {
+    (task.depths ? draw_tile_of<true> : draw_tile_of<false>)(task, context, image, tile);
 }
 
 }  // namespace

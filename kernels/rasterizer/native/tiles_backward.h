@@ -51,6 +51,7 @@ static inline PixelGradients pixel_gradients(const LrmTask& task, const LrmGradi
 }
 
 // Sum the waiting Gaussians over the pixels, with Gaussians in the lanes, and add them to their accumulators.
+template <bool with_depth>
 static inline void flush(Waiting& waiting, const PixelGradients& p, F16 x, F16 y, float* accumulators) {
     for (int i = waiting.count; i < 16; ++i) waiting.sigma[i] = waiting.weight[i] = zero();
     transpose16(waiting.sigma);
@@ -80,7 +81,7 @@ static inline void flush(Waiting& waiting, const PixelGradients& p, F16 x, F16 y
         m[kRed] = fma(waiting.weight[i], set1(gradients[0][i]), m[kRed]);
         m[kGreen] = fma(waiting.weight[i], set1(gradients[1][i]), m[kGreen]);
         m[kBlue] = fma(waiting.weight[i], set1(gradients[2][i]), m[kBlue]);
-        m[kDepth] = fma(waiting.weight[i], set1(gradients[3][i]), m[kDepth]);
+        if (with_depth) m[kDepth] = fma(waiting.weight[i], set1(gradients[3][i]), m[kDepth]);
     }
     transpose16(m);
     for (int i = 0; i < waiting.count; ++i) {
@@ -91,6 +92,7 @@ static inline void flush(Waiting& waiting, const PixelGradients& p, F16 x, F16 y
 }
 
 // Go through the batch's Gaussians from back to front, undoing the blending of one block.
+template <bool with_depth>
 static inline void block_backward(const LrmTask& task, const Batch& batch, const uint64_t* taken, F16 x, F16 y,
                                   PixelGradients& p, Waiting& waiting, float* accumulators) {
     const F16 least = set1(kMinAlpha), most = set1(task.max_alpha), one = set1(1.0f);
@@ -109,7 +111,7 @@ static inline void block_backward(const LrmTask& task, const Batch& batch, const
             F16 value = fma(p.red, set1(r.red), p.alpha);
             value = fma(p.green, set1(r.green), value);
             value = fma(p.blue, set1(r.blue), value);
-            value = fma(p.depth, set1(r.depth), value);
+            if (with_depth) value = fma(p.depth, set1(r.depth), value);
             const F16 minus_grad_alpha = fnma(t, value, behind * inverse);
             behind = fma(weight, value, behind);
             const int n = waiting.count++;
@@ -117,9 +119,9 @@ static inline void block_backward(const LrmTask& task, const Batch& batch, const
             waiting.weight[n] = weight;
             waiting.x[n] = r.x, waiting.y[n] = r.y;
             waiting.entry[n] = static_cast<uint16_t>(entry);
-            if (n == 15) flush(waiting, p, x, y, accumulators);
+            if (n == 15) flush<with_depth>(waiting, p, x, y, accumulators);
         }
-    if (waiting.count) flush(waiting, p, x, y, accumulators);
+    if (waiting.count) flush<with_depth>(waiting, p, x, y, accumulators);
     p.transmittance = t, p.behind = behind;
 }
 
@@ -150,7 +152,8 @@ static inline bool fill_backward(const ListEntry* list, const Record* records, c
     });
 }
 
-static void draw_tile_backward(const LrmTask& task, const LrmGradients& grads, Context& context, int image, int tile) {
+template <bool with_depth>
+static void draw_tile_backward_of(const LrmTask& task, const LrmGradients& grads, Context& context, int image, int tile) {
     const Image& lists = context.image[image];
     const uint32_t begin = lists.tile_begin.get<uint32_t>()[tile];
     const uint32_t total = lists.tile_begin.get<uint32_t>()[tile + 1] - begin;
@@ -179,7 +182,7 @@ static void draw_tile_backward(const LrmTask& task, const LrmGradients& grads, C
             F16 x, y;
             block_pixels(context, tile, block, x, y);
             if (inside >> block & 1u)
-                block_backward(task, batch, taken[number].words[block], x, y, pixels[block], waiting, accumulators);
+                block_backward<with_depth>(task, batch, taken[number].words[block], x, y, pixels[block], waiting, accumulators);
         }
         for_each_taken(taken[number], [&](int entry) {
             const uint32_t slot = list[offset + entry].slot;
@@ -193,6 +196,10 @@ static void draw_tile_backward(const LrmTask& task, const LrmGradients& grads, C
         out[c] = 0.0f;
         for (int lane = 0; lane < 16; ++lane) out[c] += background_sums[16 * c + lane];
     }
+}
+
+static void draw_tile_backward(const LrmTask& task, const LrmGradients& grads, Context& context, int image, int tile) {
+    (grads.depths ? draw_tile_backward_of<true> : draw_tile_backward_of<false>)(task, grads, context, image, tile);
 }
 
 }  // namespace

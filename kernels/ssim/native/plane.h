@@ -36,6 +36,13 @@ struct Work {
     int64_t in_ring(int row) const { return (row + kWindow) % kWindow * stride; }
 };
 
+// A copy of the window's taps, of which the compiler knows that no row overwrites it.
+struct Taps {
+    float at[kWindow];
+    explicit Taps(const Comparison& c) { std::memcpy(at, c.taps, sizeof at); }
+    F16 operator[](int tap) const { return set1(at[tap]); }
+};
+
 // Read a row of the plane and blur it along the row.
 static inline void blur_row(const Comparison& c, const float* x, const float* y, Work& work, int row) {
     const size_t bytes = sizeof(float) * static_cast<size_t>(c.task.width);
@@ -47,24 +54,25 @@ static inline void blur_row(const Comparison& c, const float* x, const float* y,
         store(work.pixels[3] + at, a * b);
     }
     const int64_t to = work.in_ring(row);
+    const Taps taps(c);
     for (int at = 0; at < c.task.width - kWindow + 1; at += kLanes) {
         F16 sums[4];
-        for (int map = 0; map < 4; ++map) sums[map] = set1(c.taps[0]) * load(work.pixels[map] + at);
+        for (int map = 0; map < 4; ++map) sums[map] = taps[0] * load(work.pixels[map] + at);
         for (int tap = 1; tap < kWindow; ++tap)
             for (int map = 0; map < 4; ++map)
-                sums[map] = fma(set1(c.taps[tap]), load(work.pixels[map] + at + tap), sums[map]);
+                sums[map] = fma(taps[tap], load(work.pixels[map] + at + tap), sums[map]);
         for (int map = 0; map < 4; ++map) store(work.blurred[map] + to + at, sums[map]);
     }
 }
 
 // Blur rings along the column, at `at` of the row: entry `tap` of `rows` says where the row of that tap is.
 template <int maps>
-static inline void blur_column(const Comparison& c, float* const (&rings)[maps], const int64_t* rows, int at,
+static inline void blur_column(const Taps& taps, float* const (&rings)[maps], const int64_t* rows, int at,
                                F16 (&sums)[maps]) {
-    for (int map = 0; map < maps; ++map) sums[map] = set1(c.taps[0]) * load(rings[map] + rows[0] + at);
+    for (int map = 0; map < maps; ++map) sums[map] = taps[0] * load(rings[map] + rows[0] + at);
     for (int tap = 1; tap < kWindow; ++tap)
         for (int map = 0; map < maps; ++map)
-            sums[map] = fma(set1(c.taps[tap]), load(rings[map] + rows[tap] + at), sums[map]);
+            sums[map] = fma(taps[tap], load(rings[map] + rows[tap] + at), sums[map]);
 }
 
 // The similarity where the window begins in this row, and its slopes. Returns the sum over the row, lane by lane.
@@ -74,10 +82,11 @@ static inline F16 similarities(const Comparison& c, Work& work, int row) {
     const F16 two = set1(2.0f), one = set1(1.0f), c1 = set1(kC1), c2 = set1(kC2);
     const int width = c.task.width - kWindow + 1;
     const int64_t to = work.in_ring(row) + kLanes;
+    const Taps taps(c);
     F16 sum = zero();
     for (int at = 0; at < width; at += kLanes) {
         F16 means[4];
-        blur_column<4>(c, work.blurred, rows, at, means);
+        blur_column<4>(taps, work.blurred, rows, at, means);
         const F16 x = means[0], y = means[1], both = two * x * y, squares = fma(x, x, y * y);
         const F16 brightness = both + c1, structure = fma(two, means[3], c2 - both);
         const F16 bright = one / (squares + c1), structured = one / ((means[2] - squares) + c2);
@@ -102,9 +111,10 @@ static inline F16 finish_row(const Comparison& c, const float* x, const float* y
     std::memcpy(work.due_truth, y, bytes);
     int64_t rows[kWindow];
     for (int tap = 0; tap < kWindow; ++tap) rows[tap] = work.in_ring(row - tap) + kLanes;
+    const Taps taps(c);
     for (int at = 0; gradient && c.has_structure && at < width; at += kLanes) {
         F16 sums[3];
-        blur_column<3>(c, work.slopes, rows, at, sums);
+        blur_column<3>(taps, work.slopes, rows, at, sums);
         for (int map = 0; map < 3; ++map) store(work.sums[map] + kLanes + at, sums[map]);
     }
     const F16 factor = set1(c.difference_factor), share = set1(c.similarity_factor), two = set1(2.0f);
@@ -118,7 +128,7 @@ static inline F16 finish_row(const Comparison& c, const float* x, const float* y
             F16 sums[3] = {zero(), zero(), zero()};
             for (int tap = 0; tap < kWindow; ++tap)
                 for (int map = 0; map < 3; ++map)
-                    sums[map] = fma(set1(c.taps[tap]), load(work.sums[map] + kLanes + at - tap), sums[map]);
+                    sums[map] = fma(taps[tap], load(work.sums[map] + kLanes + at - tap), sums[map]);
             value = fma(share, fma(two * a, sums[1], fma(b, sums[2], sums[0])), value);
         }
         store(work.due + at, value);
