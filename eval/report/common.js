@@ -34,15 +34,29 @@ function showNumber(value, format) {
 
 const fixed = (digits) => (value) => value.toFixed(digits);
 
-// Colours that stay apart for most kinds of colour blindness, dark enough on white; the marker tells them apart as well.
-const COLOURS = ["#0060a8", "#c44e00", "#00805a", "#a8327d", "#7a5c00", "#5b46b5", "#3f3f3f", "#008aa3", "#b3261e", "#5f7f00"];
+// Dark enough on white, and mostly apart to the colour-blind; the marker tells methods apart as well.
+const COLOURS = [
+  "#0060a8",
+  "#c44e00",
+  "#00805a",
+  "#a8327d",
+  "#7a5c00",
+  "#5b46b5",
+  "#3f3f3f",
+  "#008aa3",
+  "#b3261e",
+  "#5f7f00",
+];
+
+const plusStrokes = (a) => `h${a}v${a}h${a}v${a}h${-a}v${a}h${-a}v${-a}h${-a}v${-a}h${a}`;
+
 const MARKERS = [
   (r) => `M${-r},0a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0z`,
   (r) => `M${-r},${-r}h${2 * r}v${2 * r}h${-2 * r}z`,
   (r) => `M0,${-1.2 * r}L${1.2 * r},${r}H${-1.2 * r}z`,
   (r) => `M0,${-1.35 * r}L${1.35 * r},0L0,${1.35 * r}L${-1.35 * r},0z`,
   (r) => `M0,${1.2 * r}L${1.2 * r},${-r}H${-1.2 * r}z`,
-  (r) => `M${-0.4 * r},${-1.2 * r}h${0.8 * r}v${0.8 * r}h${0.8 * r}v${0.8 * r}h${-0.8 * r}v${0.8 * r}h${-0.8 * r}v${-0.8 * r}h${-0.8 * r}v${-0.8 * r}h${0.8 * r}z`,
+  (r) => `M${-0.4 * r},${-1.2 * r}${plusStrokes(0.8 * r)}z`,
   (r) => `M0,${-1.3 * r}L${1.2 * r},${-0.4 * r}L${0.8 * r},${r}H${-0.8 * r}L${-1.2 * r},${-0.4 * r}z`,
 ];
 
@@ -68,13 +82,26 @@ function sceneHash(scene, views) {
 // A row of buttons of which one is pressed.
 function choice(label, options, current, choose) {
   const buttons = options.map(([value, text]) =>
-    element("button", { type: "button", "aria-pressed": String(value === current), onclick: () => choose(value) }, text));
-  return element("div", { class: "choice", role: "group", "aria-label": label }, element("span", {}, label), ...buttons);
+    element(
+      "button",
+      { type: "button", "aria-pressed": String(value === current), onclick: () => choose(value) },
+      text,
+    ),
+  );
+  return element(
+    "div",
+    { class: "choice", role: "group", "aria-label": label },
+    element("span", {}, label),
+    ...buttons,
+  );
 }
 
 function dropDown(label, options, current, choose) {
-  const select = element("select", { onchange: (event) => choose(event.target.value) },
-    ...options.map(([value, text]) => element("option", { value, selected: value === current ? "" : null }, text)));
+  const select = element(
+    "select",
+    { onchange: (event) => choose(event.target.value) },
+    ...options.map(([value, text]) => element("option", { value, selected: value === current ? "" : null }, text)),
+  );
   return element("label", { class: "field" }, element("span", {}, label), select);
 }
 
@@ -84,6 +111,8 @@ function redrawn(root, draw) {
   const at = reachable().indexOf(document.activeElement);
   const scrolled = [...root.querySelectorAll(".scroll")].map((box) => box.scrollLeft);
   draw();
-  root.querySelectorAll(".scroll").forEach((box, index) => { box.scrollLeft = scrolled[index] || 0; });
+  root.querySelectorAll(".scroll").forEach((box, index) => {
+    box.scrollLeft = scrolled[index] || 0;
+  });
   if (at >= 0 && reachable()[at]) reachable()[at].focus({ preventScroll: true });
 }

@@ -21,7 +21,8 @@ function settle(scene, views) {
   const targets = targetsOf(scene, views);
   if (!targets.includes(chosen.target)) chosen.target = targets.length ? targets[0] : null;
   const there = [TRUTH, ...data.methods].filter((method) => pictureOf(scene, method, views, chosen.target));
-  const psnr = (method) => (method === TRUTH ? -Infinity : cellOf(scene, method, views).each[chosen.target] ?? -Infinity);
+  const psnr = (method) =>
+    method === TRUTH ? -Infinity : (cellOf(scene, method, views).each[chosen.target] ?? -Infinity);
   if (!there.includes(chosen.left)) chosen.left = there[0] ?? TRUTH;
   if (!there.includes(chosen.right)) chosen.right = [...there].sort((a, b) => psnr(b) - psnr(a))[0] ?? null;
   return { targets, there };
@@ -38,37 +39,77 @@ function gallery(scene, views, there, redraw) {
   const tiles = there.map((method) => {
     const key = pictureOf(scene, method, views, chosen.target);
     const image = element("img", { src: data.pictures[key], alt: `${nameOf(method)}, view ${chosen.target}` });
-    if (method === TRUTH) return element("div", { class: "tile" }, image, element("div", { class: "blank" }), element("span", {}, "truth"));
+    if (method === TRUTH)
+      return element("div", { class: "tile" }, image, element("div", { class: "blank" }), element("span", {}, "truth"));
     const canvas = element("canvas", { role: "img", "aria-label": `error of ${method}` });
     if (truth) drawError(canvas, truth, key);
-    const pick = () => { chosen.right = method; chosen.left = TRUTH; redraw(); };
-    return element("button", { class: "tile", type: "button", "aria-pressed": String(method === chosen.right), onclick: pick }, image, canvas,
-      methodLabel(method), element("small", {}, psnrWords(scene, method, views)));
+    const pick = () => {
+      chosen.right = method;
+      chosen.left = TRUTH;
+      redraw();
+    };
+    return element(
+      "button",
+      { class: "tile", type: "button", "aria-pressed": String(method === chosen.right), onclick: pick },
+      image,
+      canvas,
+      methodLabel(method),
+      element("small", {}, psnrWords(scene, method, views)),
+    );
   });
   return element("div", { class: "gallery" }, ...tiles);
 }
 
 function pair(scene, views, there, redraw) {
   const options = there.map((method) => [method, nameOf(method)]);
-  const choose = (side) => (method) => { chosen[side] = method; redraw(); };
-  const [left, right] = ["left", "right"].map((side) =>
-    ({ name: nameOf(chosen[side]), key: pictureOf(scene, chosen[side], views, chosen.target) }));
-  const canvas = element("canvas", { class: "error", role: "img", "aria-label": `difference of ${left.name} and ${right.name}` });
+  const choose = (side) => (method) => {
+    chosen[side] = method;
+    redraw();
+  };
+  const [left, right] = ["left", "right"].map((side) => ({
+    name: nameOf(chosen[side]),
+    key: pictureOf(scene, chosen[side], views, chosen.target),
+  }));
+  const canvas = element("canvas", {
+    class: "error",
+    role: "img",
+    "aria-label": `difference of ${left.name} and ${right.name}`,
+  });
   const between = element("span", {}, "");
   drawError(canvas, left.key, right.key).then((psnr) => {
     between.textContent = Number.isFinite(psnr) ? `${psnr.toFixed(2)} dB PSNR between these two` : "the same picture";
   });
-  return element("div", { class: "pair" },
-    element("div", {}, element("div", { class: "fields" }, dropDown("Left", options, chosen.left, choose("left")),
-      dropDown("Right", options, chosen.right, choose("right"))), comparison(left, right),
-    element("p", { class: "note" }, "Drag, or use the arrow keys.")),
-    element("div", {}, element("div", { class: "fields" }, element("p", {}, `Difference of ${left.name} and ${right.name}`)),
-      element("div", { class: "errorbox" }, canvas), errorScale(), element("p", { class: "note" }, between)));
+  return element(
+    "div",
+    { class: "pair" },
+    element(
+      "div",
+      {},
+      element(
+        "div",
+        { class: "fields" },
+        dropDown("Left", options, chosen.left, choose("left")),
+        dropDown("Right", options, chosen.right, choose("right")),
+      ),
+      comparison(left, right),
+      element("p", { class: "note" }, "Drag, or use the arrow keys."),
+    ),
+    element(
+      "div",
+      {},
+      element("div", { class: "fields" }, element("p", {}, `Difference of ${left.name} and ${right.name}`)),
+      element("div", { class: "errorbox" }, canvas),
+      errorScale(),
+      element("p", { class: "note" }, between),
+    ),
+  );
 }
 
 function failuresOf(scene, views) {
   const failed = data.cells.filter((cell) => cell.scene === scene && cell.views === views && cell.status !== "done");
-  return failed.map((cell) => element("p", { class: "notice" }, `${cell.method} failed: ${cell.error || "no reason given"}`));
+  return failed.map((cell) =>
+    element("p", { class: "notice" }, `${cell.method} failed: ${cell.error || "no reason given"}`),
+  );
 }
 
 function facts(scene, views) {
@@ -87,8 +128,17 @@ function neighbours(scene, views) {
   const names = data.scenes.map((one) => one.name);
   const at = names.indexOf(scene);
   const link = (name, text) => (name === undefined ? null : element("a", { href: sceneHash(name, views) }, text(name)));
-  return element("nav", { class: "neighbours" }, element("a", { href: "#" }, "← All results"),
-    element("span", {}, link(names[at - 1], (name) => `‹ ${name}`), link(names[at + 1], (name) => `${name} ›`)));
+  return element(
+    "nav",
+    { class: "neighbours" },
+    element("a", { href: "#" }, "← All results"),
+    element(
+      "span",
+      {},
+      link(names[at - 1], (name) => `‹ ${name}`),
+      link(names[at + 1], (name) => `${name} ›`),
+    ),
+  );
 }
 
 function drawScene(scene, views) {
@@ -97,12 +147,38 @@ function drawScene(scene, views) {
   const { targets, there } = settle(scene, views);
   const rows = data.rows[`scene:${scene}`].filter((row) => row.views === views);
   const columns = shownColumns(rows).filter((column) => column.key !== "scenes");
-  const counts = choice("Input views", data.views.map((count) => [count, String(count)]), views, (count) => { location.hash = sceneHash(scene, count); });
-  const heldOut = choice("Held-out view", targets.map((target) => [target, target]), chosen.target, (target) => { chosen.target = target; redraw(); });
-  const pictures = there.length > 1
-    ? [pair(scene, views, there, redraw), element("h3", {}, "All methods, with the error against the truth"), gallery(scene, views, there, redraw)]
-    : [element("p", { class: "notice" }, "There are no pictures of this scene at this number of views.")];
-  page.replaceChildren(neighbours(scene, views), element("h1", { tabindex: -1 }, scene), facts(scene, views), ...failuresOf(scene, views),
-    element("div", { class: "choices" }, counts, targets.length ? heldOut : null), ...pictures,
-    resultTable(rows, columns, `${scene}, ${plural(views, "input view")}: mean over its held-out views`, redraw));
+  const counts = choice(
+    "Input views",
+    data.views.map((count) => [count, String(count)]),
+    views,
+    (count) => {
+      location.hash = sceneHash(scene, count);
+    },
+  );
+  const heldOut = choice(
+    "Held-out view",
+    targets.map((target) => [target, target]),
+    chosen.target,
+    (target) => {
+      chosen.target = target;
+      redraw();
+    },
+  );
+  const pictures =
+    there.length > 1
+      ? [
+          pair(scene, views, there, redraw),
+          element("h3", {}, "All methods, with the error against the truth"),
+          gallery(scene, views, there, redraw),
+        ]
+      : [element("p", { class: "notice" }, "There are no pictures of this scene at this number of views.")];
+  page.replaceChildren(
+    neighbours(scene, views),
+    element("h1", { tabindex: -1 }, scene),
+    facts(scene, views),
+    ...failuresOf(scene, views),
+    element("div", { class: "choices" }, counts, targets.length ? heldOut : null),
+    ...pictures,
+    resultTable(rows, columns, `${scene}, ${plural(views, "input view")}: mean over its held-out views`, redraw),
+  );
 }

@@ -38,7 +38,10 @@ function headCell(column, redraw) {
   const mine = sorting.key === column.key;
   const order = mine ? (sorting.direction > 0 ? "ascending" : "descending") : "none";
   const arrow = element("i", { "aria-hidden": "true" }, mine ? (sorting.direction > 0 ? "▲" : "▼") : "");
-  const sort = () => { sortBy(column); redraw(); };
+  const sort = () => {
+    sortBy(column);
+    redraw();
+  };
   const unit = column.unit ? element("small", {}, column.unit) : null;
   const button = element("button", { type: "button", onclick: sort }, element("span", {}, column.label, arrow), unit);
   const title = data.variants[column.key] || null;
@@ -49,7 +52,9 @@ function headCell(column, redraw) {
 function bestValue(rows, column) {
   const full = Math.max(...rows.map((row) => row.scenes));
   const values = rows.filter((row) => row.scenes === full && isNumber(row[column.key])).map((row) => row[column.key]);
-  return column.better && values.length > 1 ? Math.max(...values.map((value) => column.better * value)) * column.better : null;
+  return column.better && values.length > 1
+    ? Math.max(...values.map((value) => column.better * value)) * column.better
+    : null;
 }
 
 function scenesCell(row) {
@@ -68,13 +73,22 @@ function resultTable(rows, columns, caption, redraw) {
     const cells = columns.map((column) => {
       if (column.key === "scenes") return scenesCell(row);
       const isBest = row[column.key] !== null && row[column.key] === best.get(column.key);
-      return element("td", { "data-key": column.key, class: isBest ? "best" : null }, showNumber(row[column.key], column.show));
+      return element(
+        "td",
+        { "data-key": column.key, class: isBest ? "best" : null },
+        showNumber(row[column.key], column.show),
+      );
     });
     const name = element("th", { scope: "row", "data-key": "method" }, methodLabel(row.method));
     return element("tr", { class: row.scenes < row.of ? "partial" : null }, name, ...cells);
   });
-  const table = element("table", { class: "results" }, element("caption", {}, caption),
-    element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body));
+  const table = element(
+    "table",
+    { class: "results" },
+    element("caption", {}, caption),
+    element("thead", {}, element("tr", {}, ...head)),
+    element("tbody", {}, ...body),
+  );
   return element("div", { class: "scroll" }, table);
 }
 
@@ -86,36 +100,72 @@ const isScene = (group) => group.startsWith("scene:");
 function groupWords(group) {
   if (isScene(group)) return group.slice("scene:".length);
   const count = data.groups[group].length;
-  return { all: plural(count, "scene"), captures: plural(count, "capture"), procedural: plural(count, "procedural scene") }[group];
+  return {
+    all: plural(count, "scene"),
+    captures: plural(count, "capture"),
+    procedural: plural(count, "procedural scene"),
+  }[group];
 }
 
 // Which scenes the means are over: a kind of scene, or one scene.
 function groupChoice(redraw) {
-  const choose = (group) => { state.group = group; redraw(); drawPlots(); };
+  const choose = (group) => {
+    state.group = group;
+    redraw();
+    drawPlots();
+  };
   const sets = ["captures", "procedural", "all"].filter((name) => name in data.groups);
-  const names = Object.keys(data.groups).filter(isScene).map((group) => [group, groupWords(group)]);
-  return element("div", { class: "choices" },
-    choice("Mean over", sets.map((name) => [name, name === "all" ? `all ${groupWords(name)}` : groupWords(name)]), state.group, choose),
-    dropDown("or see", [[isScene(state.group) ? FIRST_GROUP : state.group, "one scene …"], ...names], state.group, choose));
+  const names = Object.keys(data.groups)
+    .filter(isScene)
+    .map((group) => [group, groupWords(group)]);
+  return element(
+    "div",
+    { class: "choices" },
+    choice(
+      "Mean over",
+      sets.map((name) => [name, name === "all" ? `all ${groupWords(name)}` : groupWords(name)]),
+      state.group,
+      choose,
+    ),
+    dropDown(
+      "or see",
+      [[isScene(state.group) ? FIRST_GROUP : state.group, "one scene …"], ...names],
+      state.group,
+      choose,
+    ),
+  );
 }
 
 function drawResults() {
   const redraw = () => redrawn(document.getElementById("results"), drawResults);
   const tables = data.views.map((views) => {
     const rows = data.rows[state.group].filter((row) => row.views === views);
-    const box = resultTable(rows, shownColumns(data.rows[state.group]), `${plural(views, "input view")}, ${isScene(state.group) ? "" : "mean over "}${groupWords(state.group)}`, redraw);
+    const box = resultTable(
+      rows,
+      shownColumns(data.rows[state.group]),
+      `${plural(views, "input view")}, ${isScene(state.group) ? "" : "mean over "}${groupWords(state.group)}`,
+      redraw,
+    );
     box.firstChild.dataset.views = views;
     return box;
   });
   const notes = ["Bold is best among the methods that finished the most scenes. A click on a heading sorts."];
   const partial = data.rows[state.group].some((row) => row.scenes < row.of);
-  if (partial) notes.push("Rows in italics are means over fewer scenes than the group has, and do not compare with the others.");
+  if (partial)
+    notes.push("Rows in italics are means over fewer scenes than the group has, and do not compare with the others.");
   const withDepth = data.cells.filter((cell) => cell.depth && data.groups[state.group].includes(cell.scene));
   const depthScenes = new Set(withDepth.map((cell) => cell.scene)).size;
-  if (depthScenes && depthScenes < data.groups[state.group].length) notes.push(`Depth is a mean over the ${plural(depthScenes, "scene")} whose depth is known.`);
+  if (depthScenes && depthScenes < data.groups[state.group].length)
+    notes.push(`Depth is a mean over the ${plural(depthScenes, "scene")} whose depth is known.`);
   if (data.lpips) notes.push(data.lpips);
-  document.getElementById("results").replaceChildren(element("h2", {}, "Results"), groupChoice(redraw),
-    ...tables, ...notes.map((note) => element("p", { class: "note" }, note)));
+  document
+    .getElementById("results")
+    .replaceChildren(
+      element("h2", {}, "Results"),
+      groupChoice(redraw),
+      ...tables,
+      ...notes.map((note) => element("p", { class: "note" }, note)),
+    );
 }
 
 function cellOf(scene, method, views) {
@@ -124,10 +174,15 @@ function cellOf(scene, method, views) {
 
 function drawScenes() {
   const views = state.views;
-  const pick = choice("Input views", data.views.map((count) => [count, String(count)]), views, (count) => {
-    state.views = count;
-    redrawn(document.getElementById("scenes"), drawScenes);
-  });
+  const pick = choice(
+    "Input views",
+    data.views.map((count) => [count, String(count)]),
+    views,
+    (count) => {
+      state.views = count;
+      redrawn(document.getElementById("scenes"), drawScenes);
+    },
+  );
   const head = data.methods.map((method) => element("th", { scope: "col" }, methodLabel(method)));
   const body = data.scenes.map(({ name }) => {
     const values = data.methods.map((method) => cellOf(name, method, views));
@@ -142,11 +197,29 @@ function drawScenes() {
     const link = element("a", { href: sceneHash(name, views) }, picture, element("span", {}, name));
     return element("tr", {}, element("th", { scope: "row" }, link), ...cells);
   });
-  const table = element("table", { class: "scenes" }, element("caption", {}, `PSNR in dB, ${plural(views, "input view")}`),
-    element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Scene"), ...head)), element("tbody", {}, ...body));
-  const parts = [element("div", { class: "heading" }, element("h2", {}, "Scenes"), pick),
-    element("p", { class: "note" }, "A scene's name leads to its pictures: truth and renders side by side, error maps, every method."),
-    element("div", { class: "scroll" }, table)];
-  if (data.leftOut) parts.push(element("p", { class: "note" }, `${plural(data.leftOut, "picture")} did not fit into this file and lie beside it, in renders/.`));
+  const table = element(
+    "table",
+    { class: "scenes" },
+    element("caption", {}, `PSNR in dB, ${plural(views, "input view")}`),
+    element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Scene"), ...head)),
+    element("tbody", {}, ...body),
+  );
+  const parts = [
+    element("div", { class: "heading" }, element("h2", {}, "Scenes"), pick),
+    element(
+      "p",
+      { class: "note" },
+      "A scene's name leads to its pictures: truth and renders side by side, error maps, every method.",
+    ),
+    element("div", { class: "scroll" }, table),
+  ];
+  if (data.leftOut)
+    parts.push(
+      element(
+        "p",
+        { class: "note" },
+        `${plural(data.leftOut, "picture")} did not fit into this file and lie beside it, in renders/.`,
+      ),
+    );
   document.getElementById("scenes").replaceChildren(...parts);
 }
