@@ -126,12 +126,15 @@ def backends() -> Iterator[Finding]:
 
     from lrm_ttt.kernels.plane_sweep.cpu import instruction_sets
     from lrm_ttt.kernels.rasterizer.cpu import instruction_set
+    from lrm_ttt.kernels.ssim.cpu import instruction_sets as ssim_instruction_sets
 
     not_built = "the native library: install a C++ compiler, then lrm-ttt again"
     chosen = instruction_set()
     yield Finding("rasterizer cpu", chosen, "" if chosen else f"{not_built} (rendering is 8-200 times slower without)")
     chosen = instruction_sets()[-1] if instruction_sets() else ""
     yield Finding("plane_sweep cpu", chosen, "" if chosen else f"{not_built} (100 times slower without)")
+    chosen = ssim_instruction_sets()[-1] if ssim_instruction_sets() else ""
+    yield Finding("ssim cpu", chosen, "" if chosen else f"{not_built} (the loss of optimisations is slower without)")
     yield from memory_kernels()
     yield Finding("rasterizer gsplat", installed_version("gsplat"), ", ".join(gsplat_lacks()))
     compiler = cxx_compiler()

@@ -210,6 +210,18 @@ def test_gradients_of_one_output_alone(asked: int) -> None:
             assert (given - right).norm() / right.norm() < GRADIENT_ERROR, name
 
 
+def test_gradients_of_the_colours_are_the_same_without_depth(instruction_set: str) -> None:
+    scene = random_scene(500, 40, 40, scale=0.1, seed=16)
+    results = []
+    for render_depth in (True, False):
+        leaves = {name: tensor.clone().requires_grad_(name != "intrinsics") for name, tensor in scene.items()}
+        drawn = rasterize(**leaves, image_size=(40, 40), backend="cpu", render_depth=render_depth)
+        (drawn.colors.square().sum() + drawn.alphas.square().sum()).backward()
+        results.append([drawn.colors, drawn.alphas, *(leaf.grad for leaf in leaves.values() if leaf.requires_grad)])
+    for first, second in zip(*results, strict=True):
+        assert torch.equal(first, second)
+
+
 def test_only_the_gradients_that_are_wanted() -> None:
     scene = random_scene(50, 20, 20, seed=4)
     scene["opacities"].requires_grad_()
