@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -80,6 +80,7 @@ class Outcome:
             )
 
 
+@runtime_checkable
 class Method(Protocol):
     """A way from views to Gaussians; what it loads was loaded before, so that its time is that of the work."""
 

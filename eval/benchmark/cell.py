@@ -106,7 +106,7 @@ def measure(job: Job, advance: Advance) -> dict[str, Any]:
     scores = score(images, targets.images, lpips, depths, targets.depths)
     return job.row(
         **found,
-        num_gaussians=outcome.gaussians.means.shape[0],
+        num_gaussians=outcome.gaussians.num_gaussians,
         metrics={name: None if value is None else _finite(value) for name, value in scores.means.items()},
         psnr_each=[_finite(value) for value in scores.psnr],
         pictures=write_pictures(job, images, targets.images),

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -54,6 +54,7 @@ class State:
     seconds_left: float | None
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Hears how a run gets on."""
 
