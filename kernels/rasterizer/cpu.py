@@ -165,6 +165,10 @@ def rasterize_cpu(
     Results and gradients do not depend on the number of threads (torch's). Raises `LrmTttError` for NaN or infinity,
     in the features as far as they are seen.
     """
+    each, views = means.shape[:-1], world_to_cam.shape[:-2]
+    # The library reads as many as it is told.
+    assert wxyz.shape[:-1] == scales.shape[:-1] == opacities.shape == features.shape[: len(each)] == each
+    assert intrinsics.shape[:-1] == views and views[:-1] == each[:-1]
     dtype = means.dtype
     means2d, radii = (None, None) if screen is None else (screen.means2d.float(), screen.radii)
     inputs = (means, wxyz, scales, opacities, features, world_to_cam, intrinsics, background)

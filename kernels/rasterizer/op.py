@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -177,7 +177,8 @@ def _draw_flat(
     if screen is not None:
         seen = (batch.numel(), cameras.shape[-3], means.shape[-2])
         screen = Screen(screen.means2d.reshape(*seen, 2), screen.radii.view(seen))
-    draw = gsplat.rasterize_gsplat if backend == "gsplat" else rasterize_reference
-    colors, alphas, depths = draw(*flat, settings, screen)
-    images = [None if image is None else image.reshape(*batch, *image.shape[1:]) for image in (colors, alphas, depths)]
-    return Rasterized(*images)
+    draw: Callable[..., Rasterized] = gsplat.rasterize_gsplat if backend == "gsplat" else rasterize_reference
+    drawn = draw(*flat, settings, screen)
+    colors, alphas = (image.reshape(*batch, *image.shape[1:]) for image in drawn[:2])
+    depths = None if drawn.depths is None else drawn.depths.reshape(*batch, *drawn.depths.shape[1:])
+    return Rasterized(colors, alphas, depths)

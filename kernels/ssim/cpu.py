@@ -62,7 +62,9 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
-        return ctx.saved_tensors[0] * gradient, None, None
+        (found,) = ctx.saved_tensors
+        # Where the loss is what is minimised there is nothing to multiply.
+        return found if gradient.item() == 1 else found * gradient, None, None
 
 
 def l1_ssim_loss_cpu(

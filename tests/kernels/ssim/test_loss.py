@@ -116,3 +116,14 @@ def test_torch_serves_where_the_library_cannot(monkeypatch: pytest.MonkeyPatch) 
     with torch.inference_mode():
         torch.testing.assert_close(l1_ssim_loss(images, truths), expected)
     torch.testing.assert_close(l1_ssim_loss(images.double(), truths.double()).float(), expected)
+
+
+def test_a_graph_can_be_gone_through_twice() -> None:
+    images, truths = pair(3, 20, 31)
+    images.requires_grad_()
+    loss = l1_ssim_loss(images, truths)
+    loss.backward(retain_graph=True)
+    assert images.grad is not None
+    once = images.grad.clone()
+    loss.backward()
+    assert torch.equal(images.grad, 2 * once)
