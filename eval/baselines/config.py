@@ -29,15 +29,20 @@ class RatesConfig:
 class AdaptiveConfig:
     """Adaptive density control (arXiv 2308.04079, section 5.2)."""
 
-    initial_opacity: float = 0.1
+    initial_opacity: float = 0.5
+    """gsplat's 0.1 costs 0.5 dB with a few thousand random Gaussians."""
     initial_scale: float = 1.0
     """Times the distance to the nearest neighbours."""
     start: int = 500
     every: int = 100
     stop: float = 0.5
     """The share of the iterations after which the number of Gaussians stays: 15,000 of 30,000."""
-    grow_gradient: float = 2e-4
-    """Mean gradient of the position in the image (-1..1) above which a Gaussian is cloned or split."""
+    grow_gradient: float = 1e-3
+    """Mean gradient of the position in the image (-1..1) above which a Gaussian is cloned or split.
+
+    The 0.0002 of the paper is for a hundred photographs of a million pixels: from 4 to 16 images of 128x128 it makes
+    three to five times as many Gaussians, and held-out views no better.
+    """
     grow_scale: float = 0.01
     """Up to this scale it is cloned, above split."""
     prune_opacity: float = 0.005
@@ -54,7 +59,7 @@ class McmcConfig:
     cap: int = 5000
     """The most Gaussians there may be."""
     initial_opacity: float = 0.5
-    initial_scale: float = 0.1
+    initial_scale: float = 0.5
     start: int = 500
     every: int = 100
     stop: float = 25 / 30

@@ -15,8 +15,9 @@ LEAST_POINTS = 100
 NEIGHBOURS = 3
 # Random Gaussians lie between these shares of the distance from a camera to the origin, where the cameras look.
 NEAREST, FARTHEST = 0.3, 2.0
-# They are seen by at least so many inputs, where there are that many.
-LEAST_VIEWS = 3
+# They are seen by at least so many inputs, where there are that many, and by half of those that have masks, for an
+# object that is cut out is in most of them.
+LEAST_VIEWS, LEAST_SHARE = 3, 0.5
 ROUNDS = 100
 # The constant of the spherical harmonics.
 SH_CONSTANT = 0.5 / np.pi**0.5
@@ -49,7 +50,8 @@ def random_points(views: Views, number: int, near: float, generator: torch.Gener
     height, width = views.image_size
     distances = views.cameras.centres.norm(dim=-1)
     found: list[Tensor] = []
-    least = min(LEAST_VIEWS, views.shape[0])
+    share = 0.0 if views.masks is None else LEAST_SHARE
+    least = min(max(LEAST_VIEWS, share * views.shape[0]), views.shape[0])
     for turn in range(ROUNDS):
         camera = torch.randint(views.shape[0], (number,), generator=generator)
         chances = torch.rand(number, 3, generator=generator)

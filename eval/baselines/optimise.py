@@ -72,6 +72,7 @@ class _Run:
         # A view is taken apart once, for indexing the cameras in each step costs as much as drawing some Gaussians.
         self.cameras, self.image_size = views.cameras, views.image_size
         self.images = views.images.split(1)
+        self.uncovered = None if views.masks is None else (1 - views.masks).split(1)
         self.world_to_cam, self.intrinsics = views.cameras.world_to_cam.split(1), views.cameras.intrinsics.split(1)
         self.background, self.backend = task.background.to(device), task.backend
         self.eps2d = MIP_EPS2D if config.mip else EPS2D
@@ -102,12 +103,13 @@ class _Run:
         """Draw one view, and leave the gradients of its loss and what was seen of the Gaussians, where that matters."""
         parameters = self.splats.parameters
         scales, opacities, sh = self._activated(degree)
+        image, background = self._truth(index)
         gaussians = (parameters["means"], parameters["quats"], scales, opacities, sh)
         options = {
             "world_to_cam": self.world_to_cam[index],
             "intrinsics": self.intrinsics[index],
             "image_size": self.image_size,
-            "background": self.background,
+            "background": background,
             "near": NEAR,
             "eps2d": self.eps2d,
             "antialiased": self.config.mip,
@@ -120,12 +122,21 @@ class _Run:
             seen = Seen(screen, self.image_size)
         else:
             drawn = rasterize(*gaussians, **options)
-        loss = l1_ssim_loss(drawn.colors, self.images[index])
+        loss = l1_ssim_loss(drawn.colors, image)
         if self.config.strategy == "mcmc":
             mcmc = self.config.mcmc
             loss = loss + mcmc.opacity_weight * opacities.mean() + mcmc.scale_weight * scales.mean()
         loss.backward()
         return seen
+
+    def _truth(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return an input and its background, which is another one each time where there are masks."""
+        image = self.images[index]
+        if self.uncovered is None:
+            return image, self.background
+        background = torch.rand(3, generator=self.generator).to(image.device)
+        change = (background - self.background)[:, None, None]
+        return torch.addcmul(image, self.uncovered[index], change), background
 
     def _activated(self, degree: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return scales, opacities and spherical harmonics up to a degree, as they are drawn."""
