@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from lrm_ttt.eval.benchmark.folder import PAGE, write_whole
 from lrm_ttt.eval.report.means import is_done, mean_rows, summary
 from lrm_ttt.eval.report.pictures import collect_pictures
 from lrm_ttt.eval.report.published_tables import published_section
@@ -56,8 +57,8 @@ def write_page(folder: Path) -> Path:
         f'<script type="application/json" id="data">{_json_in_html(_data(results, title))}</script>',
         f'<script>"use strict";(() => {{\n{script}\n}})();</script></body></html>',
     ]
-    path = folder / "report.html"
-    path.write_text("\n".join(parts), encoding="utf-8")
+    path = folder / PAGE
+    write_whole(path, "\n".join(parts))
     return path
 
 
