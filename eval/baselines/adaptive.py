@@ -59,7 +59,8 @@ class AdaptiveDensity:
         kept = splats.parameters["opacities"].sigmoid() >= self.config.prune_opacity
         if too_big:
             kept &= largest_scales(splats) <= self.config.prune_scale
-        if not kept.all():
+        # A strategy that has removed everything has nothing to grow from.
+        if kept.any() and not kept.all():
             take(splats, kept.nonzero()[:, 0])
 
 

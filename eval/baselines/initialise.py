@@ -46,7 +46,7 @@ def make_cloud(
 
 
 def random_points(views: Views, number: int, near: float, generator: torch.Generator) -> Float[Tensor, "n 3"]:
-    """Draw points that at least LEAST_VIEWS views see, uniform in each frustum; fewer views will do where none do."""
+    """Draw points that enough views see, uniform in each frustum; one view will do where none are found for long."""
     height, width = views.image_size
     distances = views.cameras.centres.norm(dim=-1)
     found: list[Tensor] = []
@@ -61,8 +61,7 @@ def random_points(views: Views, number: int, near: float, generator: torch.Gener
         pixels = chances[:, :2] * torch.tensor([width, height])
         points = views.cameras[camera].unproject(pixels[:, None], depths[:, None])[:, 0]
         counts, covered, _ = sightings(views, points, near)
-        needed = least if turn < ROUNDS // 2 else 1
-        found.append(points[(counts >= needed) & covered])
+        found.append(points[(counts >= least) & covered | (turn >= ROUNDS // 2)])
         if sum(map(len, found)) >= number:
             break
     return torch.cat(found)[:number]

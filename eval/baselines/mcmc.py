@@ -105,7 +105,10 @@ def _alternating_binomials() -> Float[Tensor, "n k"]:
 
 @torch.no_grad()
 def shake(splats: Splats, strength: float, generator: torch.Generator) -> None:
-    """Move what is nearly transparent at random, by `strength` times its covariance."""
+    """Move what is nearly transparent at random, by `strength` times its covariance times a standard normal vector.
+
+    The vector is drawn in the axes of the Gaussian, where it is as likely as in those of the world.
+    """
     parameters = splats.parameters
     faint = (parameters["opacities"] < math.log(MOST_OPACITY / (1 - MOST_OPACITY))).nonzero()[:, 0]
     if not len(faint):
@@ -113,7 +116,5 @@ def shake(splats: Splats, strength: float, generator: torch.Generator) -> None:
     opacities = parameters["opacities"][faint].sigmoid()
     weights = strength * torch.sigmoid(STEEPNESS * (MIDDLE - opacities))
     noise = torch.randn(len(faint), 3, generator=generator) * weights[:, None]
-    quats, variances = parameters["quats"][faint], (2 * parameters["scales"][faint]).exp()
-    inverse = quats * quats.new_tensor([1.0, -1.0, -1.0, -1.0])
-    moved = rotate(quats, variances * rotate(inverse, noise))
-    parameters["means"].index_add_(0, faint, moved)
+    variances = (2 * parameters["scales"][faint]).exp()
+    parameters["means"].index_add_(0, faint, rotate(parameters["quats"][faint], variances * noise))

@@ -22,6 +22,7 @@ from lrm_ttt.eval.metrics import psnr
 from lrm_ttt.eval.task import Task
 from lrm_ttt.kernels.rasterizer.op import Screen
 from lrm_ttt.scene.cameras import ImageSize
+from lrm_ttt.scene.rotations import wxyz_to_matrix
 from tests.helpers.gsplat import equation_9, gsplat_strategies
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("gsplat") is None, reason="gsplat is not installed")
@@ -83,7 +84,7 @@ def follow(density: Density, splats: Splats, steps: int) -> list[int]:
 
 def test_adaptive_density_is_that_of_gsplat(strategies: ModuleType) -> None:
     # Of 11 steps those after 4 and 8 change numbers, with the huge removed in the second, and 6 resets opacities.
-    config = AdaptiveConfig(start=2, every=4, reset_every=6, stop=0.5, grow_gradient=1e-3)
+    config = AdaptiveConfig(start=2, every=4, reset_every=6, stop=0.5, grow_gradient=1e-3, prune_scale=0.06)
     splats = random_splats(60, (0.001, 0.6))
     other = copy.deepcopy(splats)
     torch.manual_seed(3)
@@ -105,12 +106,30 @@ def test_opacities_are_reset_as_gsplat_would(strategies: ModuleType) -> None:
 def test_mcmc_is_that_of_gsplat(strategies: ModuleType) -> None:
     config = McmcConfig(cap=66, start=0, every=2)
     splats = random_splats(60, (0.001, MOST_OPACITY - 0.01))
+    # Where the axes of a Gaussian are those of the world, the same random numbers make the same noise.
+    splats.parameters["quats"].data = torch.tensor([2.0, 0.0, 0.0, 0.0]).repeat(60, 1)
     other = copy.deepcopy(splats)
     torch.manual_seed(5)
     numbers = follow(McmcDensity(config, 100, torch.Generator().manual_seed(5)), splats, 7)
     assert numbers == follow(GsplatMcmc(config, 100), other, 7) == [60, 60, 63, 63, 66, 66, 66]
     # Equation 9 by its binomials taken together, and covariances never built.
     assert_same(splats, other, 2e-5)
+
+
+def test_noise_has_the_shape_of_the_gaussian() -> None:
+    """Its covariance is that of the Gaussian, squared."""
+    number = 20_000
+    one = {name: tensor.detach()[:1] for name, tensor in random_splats(20, (0.004, 0.006)).parameters.items()}
+    splats = make_splats(
+        {name: tensor.expand(number, *tensor.shape[1:]) for name, tensor in one.items()}, RatesConfig()
+    )
+    before = splats.parameters["means"].detach().clone()
+    shake(splats, 100.0, torch.Generator().manual_seed(0))
+    moved = (splats.parameters["means"] - before).detach()
+    axes = wxyz_to_matrix(one["quats"][0]) * one["scales"][0].exp()
+    share = 100 / (1 + (100 * (one["opacities"][0].sigmoid() - 0.005)).exp())
+    expected = share**2 * (axes @ axes.T) @ (axes @ axes.T)
+    torch.testing.assert_close(moved.T @ moved / number, expected, rtol=0.05, atol=0.02 * float(expected.amax()))
 
 
 def test_what_is_solid_is_not_shaken() -> None:
