@@ -35,12 +35,13 @@ function psnrWords(scene, method, views) {
 }
 
 function gallery(scene, views, there, redraw) {
+  const [height, width] = data.scenes.find((one) => one.name === scene).image_size || [1, 1];
   const truth = pictureOf(scene, TRUTH, views, chosen.target);
   const tiles = there.map((method) => {
     const key = pictureOf(scene, method, views, chosen.target);
     const image = element("img", { src: data.pictures[key], alt: `${nameOf(method)}, view ${chosen.target}` });
     if (method === TRUTH)
-      return element("div", { class: "tile" }, image, element("div", { class: "blank" }), element("span", {}, "truth"));
+      return element("div", { class: "tile" }, image, element("div", { class: "blank", style: `aspect-ratio: ${width} / ${height}` }), element("span", {}, "truth"));
     const canvas = element("canvas", { role: "img", "aria-label": `error of ${method}` });
     if (truth) drawError(canvas, truth, key);
     const pick = () => {
