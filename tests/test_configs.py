@@ -18,6 +18,10 @@ from lrm_ttt.config_io import load_yaml
 from lrm_ttt.data.config import DatasetConfig, ViewSamplingConfig
 from lrm_ttt.data.shard_scenes import ProceduralScenes
 from lrm_ttt.data.shard_writer import ShardFormat, write_shards
+from lrm_ttt.eval.benchmark.cells import check_methods
+from lrm_ttt.eval.benchmark.config import BenchmarkConfig
+from lrm_ttt.eval.benchmark.shipped import load_config
+from lrm_ttt.eval.protocol import find_protocol
 from lrm_ttt.model.build import build
 from lrm_ttt.model.config import EvidenceConfig, ModelConfig
 from lrm_ttt.scene.cameras import ImageSize
@@ -30,6 +34,7 @@ CONFIGS = CHECKOUT / "configs"
 CHAINS = sorted(CONFIGS.rglob("chain.yaml"))
 MODELS = sorted((CONFIGS / "model").glob("*.yaml"))
 RUNS = [path for kind in ("train", "study") for path in sorted((CONFIGS / kind).rglob("*.yaml")) if path not in CHAINS]
+BENCHMARKS = sorted((CONFIGS / "benchmark").glob("*.yaml"))
 PARAMETERS = {
     "base": 399_985_224,
     "base_objects": 399_985_224,
@@ -53,7 +58,15 @@ def test_models_have_the_size_that_they_are_known_for(path: Path) -> None:
 
 
 def test_no_file_is_forgotten() -> None:
-    assert {*CHAINS, *MODELS, *RUNS} == set(CONFIGS.rglob("*.yaml"))
+    assert {*BENCHMARKS, *CHAINS, *MODELS, *RUNS} == set(CONFIGS.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=name_of)
+def test_benchmarks_compare_methods_that_can_be_told_apart(path: Path) -> None:
+    config = load_config(path.stem)
+    assert config == load_yaml(path, BenchmarkConfig) and config.name == path.stem
+    check_methods(config.methods)
+    assert config.scenes and all(find_protocol(scenes.protocol) for scenes in config.scenes)
 
 
 @pytest.mark.parametrize("path", CHAINS, ids=name_of)
@@ -245,7 +258,8 @@ def nested(cls: type) -> Iterator[type]:
 
 
 def test_every_field_is_read_outside_its_own_checks() -> None:
-    sources = [path for folder in ("lrm_ttt", "train") for path in (CHECKOUT / folder).rglob("*.py")]
+    folders = ("lrm_ttt", "train", "eval")
+    sources = [path for folder in folders for path in (CHECKOUT / folder).rglob("*.py")]
     read, named = set(), set()
     for path in sources:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -254,5 +268,6 @@ def test_every_field_is_read_outside_its_own_checks() -> None:
             # The objective looks its weights up by the names of its terms.
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and path.stem == "objective":
                 named.add(node.value)
-    fields = {field.name for cls in nested(TrainConfig) for field in dataclasses.fields(cls)}
+    configs = (*nested(TrainConfig), *nested(BenchmarkConfig))
+    fields = {field.name for cls in configs for field in dataclasses.fields(cls)}
     assert fields <= read | named

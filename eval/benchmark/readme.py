@@ -73,7 +73,7 @@ def short_tables(results: Results) -> list[str]:
         parts += [f"{title}, mean over {len(scenes)}:", markdown(head, lines)]
         if rest := [method for method in results.methods if method not in complete]:
             parts.append(f"Not finished on every scene: {', '.join(rest)}.")
-    missing = [f"Missing: {line}." for line in results.about["missing"]]
+    missing = [f"Missing: {line.rstrip('.')}." for line in results.about["missing"]]
     return [*parts, *missing, *provenance(results)]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from lrm_ttt.eval.benchmark.cell import WARM_UP_BELOW
 from lrm_ttt.eval.published import MARK, Figure, absent_figures, read_published
 from lrm_ttt.eval.report.means import is_done, mean_rows
 from lrm_ttt.eval.report.results import Results
@@ -139,7 +140,8 @@ def _words(results: Results) -> list[str]:
         variants["lpips"] = results.about["lpips"]
     titles = {"seconds": "seconds", "peak_memory_bytes": "peak memory"}
     variants |= {
-        "seconds": "wall clock of the method from decoded views to Gaussians, model loaded before, nothing drawn",
+        "seconds": "wall clock of the method from decoded views to Gaussians, model loaded before, nothing drawn; on a GPU "
+        f"methods of fewer than {WARM_UP_BELOW:,} steps have run once before",
         "peak_memory_bytes": "the most that the process (on a GPU: the GPU) held meanwhile, with model and libraries",
     }
     named = {titles.get(key) or COLUMNS[key][0].split(",")[0]: words for key, words in variants.items()}

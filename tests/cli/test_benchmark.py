@@ -1,6 +1,11 @@
 """What a user of the command can get wrong, and what it prints."""
 
 import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,9 +32,56 @@ def test_mistakes_are_one_message(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [([], "speed"), (["sped"], "speed"), (["speed", "--only", "kernels"], "ops")]
+    ("words", "said"),
+    [
+        (["sped"], "Did you mean speed?"),
+        (["quick"], "Did you mean quick_cpu?"),
+        (["speed", "--threads", "1"], "--threads belongs to `lrm-ttt benchmark CONFIG`"),
+        (["speed", "--data", "x", "--allow-missing"], "--data --allow-missing belong to"),
+        (["quick_cpu", "--minutes", "1"], "--minutes belongs to `lrm-ttt benchmark speed`"),
+        (["quick_cpu", "--workers", "0"], "workers 0: at least 1"),
+        (["quick_cpu", "--data", "nowhere"], "nowhere/gso_character: there is no such scene"),
+    ],
 )
 def test_what_there_is_not_is_told_from_what_there_is(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(["benchmark", *words], capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_comparison_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the embedded model, on one object: what is finished is kept, and the second run ends it."""
+    (tmp_path / "tiny.yaml").write_text(
+        "name: tiny\nviews: [2]\nprocedural: {objects: 1, rooms: 0, num_views: 12, image_size: [16, 16]}\n"
+        "methods: [{name: ours, feed_forward: {}}, {name: long, optimise: {iterations: 1000000}}]\n"
+    )
+    words = ["benchmark", str(tmp_path / "tiny.yaml"), "-o", str(tmp_path / "out"), "--device", "cpu", "--threads", "1"]
+    rows = tmp_path / "out" / "results.jsonl"
+    interrupter = threading.Thread(target=interrupt_when, args=(lambda: rows.is_file() and rows.read_text(),))
+    interrupter.start()
+    assert cli.main(words) == cli.INTERRUPTED
+    interrupter.join()
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'out'} holds the cells that are finished; the same command goes on with the others." in said
+    assert "1 of 2 cells have not been run" in (tmp_path / "out" / "table.md").read_text()
+    content = rows.read_text()
+    assert cli.main([*words, "--only-methods", "ours"]) == 0
+    assert "1 of 1 cells" in capsys.readouterr().out
+    assert rows.read_text() == content and (tmp_path / "out" / "report.html").is_file()
+
+
+def interrupt_when(condition: Callable[[], object]) -> None:
+    """Press Ctrl-C once a condition holds, or after some minutes."""
+    end = time.monotonic() + 150
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(("words", "said"), [([], "CONFIG"), (["speed", "--only", "kernels"], "ops")])
+def test_what_cannot_be_read_is_answered_by_what_can(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_:
