@@ -99,3 +99,13 @@ def test_mip_splatting_gives_back_what_its_filter_widened() -> None:
     widths = filter_scales(views.cameras, outcome.gaussians.means, outcome.near)
     assert outcome.antialiased and outcome.eps2d == 0.1
     assert bool((outcome.gaussians.scales >= 0.999 * widths[:, None]).all())
+
+
+@pytest.mark.parametrize(("strategy", "mip"), [("adaptive", True), ("mcmc", False)])
+def test_nothing_to_see_is_no_error(strategy: str, mip: bool) -> None:
+    views = procedural_capture(2, 2, (24, 24))
+    assert views.masks is not None
+    blank = dataclasses.replace(views, images=torch.ones_like(views.images), masks=torch.zeros_like(views.masks))
+    outcome = optimise(dataclasses.replace(few_steps(strategy, mip), iterations=100), blank)
+    assert outcome.gaussians.num_gaussians > 0
+    assert float(psnr(outcome.draw(views.cameras, WHITE), blank.images).min()) > 20
