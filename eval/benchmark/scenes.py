@@ -75,7 +75,8 @@ def open_scenes(config: BenchmarkConfig, allow_missing: bool) -> tuple[list[Benc
     Raises `UnreadableScene` for captures that are not there (unless `allow_missing`) or broken, `InvalidConfig` for
     scenes of the same name.
     """
-    scenes, absent = [], []
+    scenes: list[BenchmarkScene] = []
+    absent = []
     for each in config.scenes:
         root = Path(config.data).expanduser() / each.path
         if root.exists():
@@ -122,12 +123,12 @@ def _captures(config: SceneSetConfig, root: Path) -> Iterator[BenchmarkScene]:
 
 def procedural_scenes(config: ProceduralSetConfig) -> list[BenchmarkScene]:
     """Return the objects, then the rooms."""
-    kinds: list[Kind] = ["object"] * config.objects + ["room"] * config.rooms
+    wanted: tuple[tuple[Kind, int], ...] = (("object", config.objects), ("room", config.rooms))
     rules = find_protocol(PROCEDURAL_RULES)
     scenes = []
-    for index, kind in enumerate(kinds):
-        name = f"{kind}-{index if kind == 'object' else index - config.objects}"
-        made = MadeScene(FIRST_SEED + index, kind, config.num_views)
+    for kind, number in ((kind, number) for kind, count in wanted for number in range(count)):
+        name = f"{kind}-{number}"
+        made = MadeScene(FIRST_SEED + len(scenes), kind, config.num_views)
         source = as_source(made.views(FEW_PIXELS), name)
         size = ImageSize(*config.image_size)
         scenes.append(BenchmarkScene(name, f"procedural, {rules.name}", rules, source, size, rules.background, made))

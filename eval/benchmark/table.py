@@ -48,8 +48,8 @@ def draw_table(results: Results) -> str:
 def groups_of(results: Results) -> dict[str, tuple[str, ...]]:
     """Return the scenes that means are taken over, by title: captures and procedural ones are not averaged together."""
     groups = results.groups()
-    names = [name for name in ("captures", "procedural") if name in groups] or ["all"]
-    return {TITLES[name]: groups[name] for name in names}
+    apart = {TITLES[name]: groups[name] for name in ("captures", "procedural") if name in groups}
+    return apart or {TITLES["all"]: groups["all"]}
 
 
 def means_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -140,8 +140,8 @@ def _words(results: Results) -> list[str]:
         variants["lpips"] = results.about["lpips"]
     titles = {"seconds": "seconds", "peak_memory_bytes": "peak memory"}
     variants |= {
-        "seconds": "wall clock of the method from decoded views to Gaussians, model loaded before, nothing drawn; on a GPU "
-        f"methods of fewer than {WARM_UP_BELOW:,} steps have run once before",
+        "seconds": "wall clock of the method from decoded views to Gaussians, model loaded before, nothing drawn; "
+        f"on a GPU methods of fewer than {WARM_UP_BELOW:,} steps have run once before",
         "peak_memory_bytes": "the most that the process (on a GPU: the GPU) held meanwhile, with model and libraries",
     }
     named = {titles.get(key) or COLUMNS[key][0].split(",")[0]: words for key, words in variants.items()}
