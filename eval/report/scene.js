@@ -40,9 +40,10 @@ function gallery(scene, views, there, redraw) {
   const tiles = there.map((method) => {
     const key = pictureOf(scene, method, views, chosen.target);
     const image = element("img", { src: data.pictures[key], alt: `${nameOf(method)}, view ${chosen.target}` });
-    if (method === TRUTH)
+    if (method === TRUTH) {
       const shaped = element("div", { class: "blank", style: `aspect-ratio: ${width} / ${height}` });
       return element("div", { class: "tile" }, image, shaped, element("span", {}, "truth"));
+    }
     const canvas = element("canvas", { role: "img", "aria-label": `error of ${method}` });
     if (truth) drawError(canvas, truth, key);
     const pick = () => {
