@@ -125,7 +125,7 @@ def procedural_scenes(config: ProceduralSetConfig) -> list[BenchmarkScene]:
     """Return the objects, then the rooms."""
     wanted: tuple[tuple[Kind, int], ...] = (("object", config.objects), ("room", config.rooms))
     rules = find_protocol(PROCEDURAL_RULES)
-    scenes = []
+    scenes: list[BenchmarkScene] = []
     for kind, number in ((kind, number) for kind, count in wanted for number in range(count)):
         name = f"{kind}-{number}"
         made = MadeScene(FIRST_SEED + len(scenes), kind, config.num_views)

@@ -12,8 +12,12 @@ from lrm_ttt.eval.benchmark.cell import Job, run_job
 from lrm_ttt.eval.benchmark.cells import Cell
 from lrm_ttt.eval.children import start_child
 
-# What the processes are forked from has imported this already.
-PRELOAD = ("lrm_ttt.eval.methods", "lrm_ttt.eval.benchmark.cell", "torchmetrics.functional.image")
+# What the processes are forked from has imported this already, so that no method's seconds count an import.
+PRELOAD = (
+    *("lrm_ttt.eval.methods", "lrm_ttt.eval.benchmark.cell", "torchmetrics.functional.image"),
+    # The first optimiser of a process imports torch's compiler.
+    *("torch._dynamo", "sklearn.cluster", "sklearn.neighbors"),
+)
 LEAVING_S = 5.0
 
 
