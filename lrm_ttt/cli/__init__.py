@@ -23,7 +23,7 @@ COMMANDS = {
     "render": "a saved scene (.ply, triplanes or state) to images or a video",
     "data": "data sets to shards, and what is wrong with captures",
     "train": "train or resume a model from a YAML file",
-    "benchmark": "how fast this machine is, and how near to its limit",
+    "benchmark": "methods compared on scenes, or how fast this machine is",
     "import-weights": "a published checkpoint to a model folder",
     "doctor": "what this installation has, and what it lacks",
 }
