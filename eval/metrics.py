@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -113,7 +114,8 @@ def why_no_lpips(network: Network = "vgg") -> str | None:
     if path.is_file():
         return None
     return (
-        f"LPIPS was not computed: the weights of {NETWORKS[network][0]} are not at hand (put {url} into {path.parent})."
+        f"LPIPS was not computed: the weights of {NETWORKS[network][0]} are not at hand (put {url} into "
+        f"{str(path.parent).replace(str(Path.home()), '~', 1)})."
     )
 
 

@@ -50,7 +50,8 @@ class PublishedTable:
     def caption(self) -> str:
         """Say what the figures are and where they are from, to stand beside them."""
         height, width = self.image_size
-        ssim = self.ssim_variant or "of an unknown variant"
+        variants = {"ssim": "with a Gaussian window", "ssim_uniform7": "with a 7x7 uniform window"}
+        ssim = variants[self.ssim_variant] if self.ssim_variant else "of an unknown variant"
         lpips = {"vgg": "on VGG", "alex": "on AlexNet", None: "on an unknown network"}[self.lpips_network]
         return (
             f"{self.dataset} at {width}x{height} ({self.size_source}): {MARK}. {self.number} of {self.paper}, "
