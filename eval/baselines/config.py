@@ -63,9 +63,14 @@ class McmcConfig:
     """3D Gaussian splatting as Markov chain Monte Carlo (arXiv 2404.09591)."""
 
     cap: int = 4000
-    """The most Gaussians there may be."""
+    """The most Gaussians there may be: for some images of 128x128 (the papers' million is for photographs)."""
     initial_opacity: float = 0.5
-    initial_scale: float = 0.5
+    initial_scale: float = 0.7
+    """Times the distance to the nearest neighbours.
+
+    gsplat's 0.1 leaves gaps between a few thousand Gaussians. From 0.5 to 1 a room from 8 views gains 1.8 dB, and an
+    object from 16 loses 1.9: the value lies between.
+    """
     start: int = 500
     every: int = 100
     stop: float = 25 / 30

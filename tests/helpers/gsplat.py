@@ -44,4 +44,6 @@ def equation_9(opacities: Tensor, scales: Tensor, ratios: Tensor, binoms: Tensor
         ]
         shared.append(one)
         factors.append(opacity / math.fsum(terms))
-    return torch.tensor(shared, dtype=torch.float64).to(opacities), scales * torch.tensor(factors, dtype=torch.float64).to(scales)[:, None]
+    return torch.tensor(shared, dtype=torch.float64).to(opacities), scales * torch.tensor(
+        factors, dtype=torch.float64
+    ).to(scales)[:, None]
