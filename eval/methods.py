@@ -32,7 +32,7 @@ class FeedForward:
     """One forward pass over all inputs, then optimisation on them where steps are asked for."""
 
     def __init__(self, config: FeedForwardConfig, device: torch.device) -> None:
-        self.steps = config.refine
+        self.refinement = RefineConfig(config.refine, start_share=config.refine_share)
         self.device = device
         self.model = load_gaussian_model(config.checkpoint, "", device)
 
@@ -40,13 +40,13 @@ class FeedForward:
         """Reconstruct; steps are those of the optimisation."""
         inputs, background = task.inputs.to(self.device), task.background.to(self.device)
         made = reconstruct(self.model, inputs, background=background, backend=task.backend)
-        if not self.steps:
+        if not self.refinement.steps:
             return outcome(made)
         refined = refine(
             made.gaussians,
             normalise(inputs, made.world_to_scene),
             background,
-            RefineConfig(steps=self.steps),
+            self.refinement,
             generator=torch.Generator().manual_seed(task.seed),
             near=NEAR,
             backend=task.backend,
@@ -80,7 +80,7 @@ class Streaming:
 
 
 def load_gaussian_model(checkpoint: str | None, embedded: str, device: torch.device) -> Reconstructor:
-    """Return the model of a checkpoint: a folder, a name on the hub, or that of an embedded model (None: `embedded`)."""
+    """Return the model of a folder, of a name on the hub, or one of the embedded ones (None: `embedded`)."""
     name = embedded if checkpoint is None else checkpoint
     return load(locate(None, name) if name in EMBEDDED else locate(name), device)
 

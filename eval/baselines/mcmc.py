@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lrm_ttt.eval.baselines.config import McmcConfig
 from lrm_ttt.eval.baselines.seen import Seen
-from lrm_ttt.eval.baselines.splats import Splats, replace, rotate, take
+from lrm_ttt.eval.baselines.splats import Splats, replace, take
+from lrm_ttt.scene.rotations import rotate_by_wxyz
 
 # One Gaussian becomes at most so many at a time.
 MOST_COPIES = 51
@@ -117,4 +118,4 @@ def shake(splats: Splats, strength: float, generator: torch.Generator) -> None:
     weights = strength * torch.sigmoid(STEEPNESS * (MIDDLE - opacities))
     noise = torch.randn(len(faint), 3, generator=generator) * weights[:, None]
     variances = (2 * parameters["scales"][faint]).exp()
-    parameters["means"].index_add_(0, faint, rotate(parameters["quats"][faint], variances * noise))
+    parameters["means"].index_add_(0, faint, rotate_by_wxyz(parameters["quats"][faint], variances * noise))

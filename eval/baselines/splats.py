@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim.adam import adam
 
 from lrm_ttt.eval.baselines.config import RatesConfig
+from lrm_ttt.scene.rotations import rotate_by_wxyz
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 # What makes two Gaussians of one that is split smaller than it (arXiv 2308.04079, section 5.2).
@@ -114,7 +115,7 @@ def split(splats: Splats, chosen: Int[Tensor, "m"], generator: torch.Generator |
     parameters = splats.parameters
     scales = parameters["scales"][chosen].exp()
     noise = torch.randn(2, len(chosen), 3, generator=generator, device=chosen.device)
-    offsets = rotate(parameters["quats"][chosen], noise * scales)
+    offsets = rotate_by_wxyz(parameters["quats"][chosen], noise * scales)
     rest = torch.ones(splats.num_gaussians, dtype=torch.bool, device=chosen.device)
     rest[chosen] = False
     take(splats, torch.cat([rest.nonzero()[:, 0], chosen, chosen]), 2 * len(chosen))
@@ -128,11 +129,3 @@ def lower_opacities(splats: Splats, most: float) -> None:
     """Let no opacity be above `most`, and forget how the opacities moved."""
     limit = torch.tensor(most).logit().item()
     replace(splats, "opacities", splats.parameters["opacities"].detach().clamp(max=limit), torch.zeros_like)
-
-
-def rotate(quats: Float[Tensor, "n 4"], vectors: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
-    """Rotate each vector by its quaternion (wxyz), which need not have unit length."""
-    unit = torch.nn.functional.normalize(quats, dim=-1)
-    real, imaginary = unit[:, :1], unit[:, 1:].expand_as(vectors)
-    across = 2 * torch.linalg.cross(imaginary, vectors)
-    return vectors + real * across + torch.linalg.cross(imaginary, across)

@@ -42,6 +42,8 @@ class FeedForwardConfig:
     """A folder or a name on the hub; None is the embedded model, `softmax` the embedded one with softmax attention."""
     refine: int = 0
     """Steps of optimisation on the inputs afterwards."""
+    refine_share: float = 1.0
+    """The share of the Gaussians that they begin with; their number grows again."""
 
 
 @dataclass(frozen=True)

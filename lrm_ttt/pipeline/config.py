@@ -56,6 +56,8 @@ class ReconstructConfig:
     """Most memory to take, such as 4GB: the model works on as many views at a time as fit. Default: what is free."""
     refine: int = 0
     """Steps of optimising all Gaussians on the input views after the model has run; 300 is a good number."""
+    refine_share: float = 1.0
+    """Share of the Gaussians that optimisation begins with; their number grows again. From few views 0.05 is better."""
     keep_fraction: float = 1.0
     """Share of Gaussians to keep, the most opaque first; those under opacity 1/255, which never draw, always go."""
     background: Color = (1.0, 1.0, 1.0)
@@ -82,6 +84,10 @@ class ReconstructConfig:
             )
         if self.refine < 0:
             raise InvalidConfig(f"--refine {self.refine}: a number of steps is 0 or more.")
+        if not 0 < self.refine_share <= 1:
+            raise InvalidConfig(f"--refine-share {self.refine_share:g}: a share lies above 0 and is at most 1.")
+        if self.refine_share < 1 and not self.refine:
+            raise InvalidConfig("--refine-share: says how --refine begins. Pass the steps with --refine 300, too.")
         if not 0 < self.keep_fraction <= 1:
             raise InvalidConfig(f"--keep-fraction {self.keep_fraction:g}: a share lies above 0 and is at most 1.")
         check_color(self.background)

@@ -60,6 +60,7 @@ def collect_gaussians(job: Job, made: Reconstruction, check: PlyCheck) -> dict[s
         "num_gaussians": check.gaussians.num_gaussians,
         "ply_round_trip_db_gap": finite(check.round_trip_db_gap),
         "refine_steps": job.config.refine,
+        "refine_share": job.config.refine_share,
         "backend": job.backend,
     }
 
@@ -108,5 +109,5 @@ def resolved(job: Job) -> str:
         "model": to_mapping(job.model),
     }
     if job.config.refine:
-        came_to["refinement"] = to_mapping(RefineConfig(steps=job.config.refine))
+        came_to["refinement"] = to_mapping(RefineConfig(job.config.refine, start_share=job.config.refine_share))
     return yaml.safe_dump(asked | {"resolved": came_to}, sort_keys=False)

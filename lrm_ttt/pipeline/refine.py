@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from lrm_ttt.kernels.rasterizer.constants import Rasterized, Screen
+from lrm_ttt.kernels.rasterizer.op import rasterize_tracked
 from lrm_ttt.kernels.ssim.op import l1_ssim_loss
-from lrm_ttt.render.render import render
+from lrm_ttt.pipeline.refine_density import split, split_steps, thin_out
+from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.similarity import focus_point
 from lrm_ttt.scene.views import Views
@@ -35,6 +38,8 @@ class RefineConfig:
     logits_lr: float = 0.2
     sh_lr: float = 2.5e-3
     sh_rest_lr: float = 1.25e-4
+    start_share: float = 1.0
+    """The share of the Gaussians to begin with (lrm_ttt/pipeline/refine_density.py); below 1 their number grows."""
 
 
 def refine(
@@ -48,27 +53,56 @@ def refine(
     backend: str = "auto",
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Gaussians:
-    """Return Gaussians of one scene that fit the views `[v]` better, in the same frame; their number stays.
+    """Return Gaussians of one scene that fit the views `[v]` better, in the same frame.
 
     Each step draws one view, in an order that `generator` (on the CPU) shuffles anew when all have had their turn.
-    `near` is in the units of the Gaussians, `advance` hears how many steps are done.
+    `near` is in the units of the Gaussians, `advance` hears how many steps are done. Their number stays, unless
+    `config.start_share` is below 1.
     """
     extent = float((views.cameras.centres - focus_point(views.cameras)).norm(dim=-1).mean())
-    stored = {name: tensor.requires_grad_() for name, tensor in encode(widened(gaussians)).items()}
+    gaussians = widened(thin_out(gaussians, config.start_share, generator))
+    stored = {name: tensor.requires_grad_() for name, tensor in encode(gaussians).items()}
     optimiser = torch.optim.Adam(parameter_groups(stored, config, extent), eps=1e-15, fused=True)
     order: list[int] = []
+    splits = split_steps(config.steps, config.start_share)
+    pull = torch.zeros_like(stored["logits"])
     for step in range(config.steps):
         order = order or torch.randperm(views.shape[0], generator=generator).tolist()
         index = order.pop()
         optimiser.param_groups[0]["lr"] = config.means_lr * extent * config.final_means_lr ** (step / config.steps)
         view = views[index : index + 1]
-        drawn = render(decode(stored)[None], view.cameras[None], background[None], backend, near)
-        loss = l1_ssim_loss(drawn.colors[0], view.images)
+        drawn, screen = draw_tracked(decode(stored), view.cameras, background, backend, near)
+        loss = l1_ssim_loss(drawn.colors, view.images)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        assert screen.means2d.grad is not None
+        pull = pull + screen.means2d.grad[0].norm(dim=-1)
+        if step + 1 in splits:
+            stored = split(stored, optimiser, pull, generator)
+            pull = torch.zeros_like(stored["logits"])
         advance(step + 1, config.steps)
     return decode(stored).detach()
+
+
+def draw_tracked(
+    gaussians: Gaussians, cameras: Cameras, background: Tensor, backend: str, near: float
+) -> tuple[Rasterized, Screen]:
+    """Draw one scene from cameras `[v]`, and keep how its Gaussians are pulled in the images."""
+    return rasterize_tracked(
+        gaussians.means,
+        gaussians.wxyz,
+        gaussians.scales,
+        gaussians.opacities,
+        gaussians.sh,
+        world_to_cam=cameras.world_to_cam,
+        intrinsics=cameras.intrinsics,
+        image_size=cameras.image_size,
+        background=background,
+        near=near,
+        render_depth=False,
+        backend=backend,
+    )
 
 
 def widened(gaussians: Gaussians) -> Gaussians:

@@ -130,7 +130,7 @@ def compute(job: Job, inputs: Views, stages: Stages, group: ViewGroup) -> Recons
             made.gaussians,
             normalise(views, made.world_to_scene),
             job.background,
-            RefineConfig(steps=config.refine),
+            RefineConfig(config.refine, start_share=config.refine_share),
             generator=torch.Generator().manual_seed(config.seed),
             near=NEAR,
             backend=job.backend,

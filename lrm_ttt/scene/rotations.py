@@ -52,6 +52,14 @@ def multiply_wxyz(left: Float[Tensor, "*b 4"], right: Float[Tensor, "*b 4"]) -> 
     return torch.stack(product, -1)
 
 
+def rotate_by_wxyz(wxyz: Float[Tensor, "n 4"], vectors: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
+    """Rotate each vector by its quaternion, which need not have unit length."""
+    unit = torch.nn.functional.normalize(wxyz, dim=-1)
+    real, imaginary = unit[:, :1], unit[:, 1:].expand_as(vectors)
+    across = 2 * torch.linalg.cross(imaginary, vectors)
+    return vectors + real * across + torch.linalg.cross(imaginary, across)
+
+
 def rotate_sh(sh: Float[Tensor, "*b n k 3"], rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b n k 3"]:
     """Rotate real spherical harmonics with the world: the colour seen along R d afterwards is the one seen along d
     before.

@@ -6,8 +6,19 @@ import pytest
 import torch
 
 from lrm_ttt.pipeline.reconstruct import NEAR, Reconstruction, draw, normalise, reconstruct
-from lrm_ttt.pipeline.refine import MOST_GROWTH, WIDTH, RefineConfig, decode, encode, refine, widened
+from lrm_ttt.pipeline.refine import (
+    MOST_GROWTH,
+    WIDTH,
+    RefineConfig,
+    decode,
+    encode,
+    parameter_groups,
+    refine,
+    widened,
+)
+from lrm_ttt.pipeline.refine_density import SHRINK, SPLIT_SHARE, SPLITS, split, thin_out
 from lrm_ttt.scene.gaussians import Gaussians
+from lrm_ttt.scene.rotations import wxyz_to_matrix
 from lrm_ttt.scene.views import Views
 from tests.pipeline.make import make_model, make_views
 
@@ -19,9 +30,9 @@ def made() -> Reconstruction:
     return reconstruct(make_model(), make_views())
 
 
-def refined(made: Reconstruction, views: Views, steps: int) -> Gaussians:
+def refined(made: Reconstruction, views: Views, steps: int, share: float = 1.0) -> Gaussians:
     generator = torch.Generator().manual_seed(0)
-    return refine(made.gaussians, views, WHITE, RefineConfig(steps=steps), generator=generator, near=NEAR)
+    return refine(made.gaussians, views, WHITE, RefineConfig(steps, start_share=share), generator=generator, near=NEAR)
 
 
 def test_encoding_is_undone_by_decoding(made: Reconstruction) -> None:
@@ -51,3 +62,67 @@ def test_gaussians_grow_until_neighbours_overlap_and_never_shrink() -> None:
     wide, thin = dataclasses.replace(gaussians, scales=scales * 9), dataclasses.replace(gaussians, scales=scales / 99)
     assert torch.equal(widened(wide).scales, wide.scales)
     torch.testing.assert_close(widened(thin).scales, thin.scales * MOST_GROWTH)
+
+
+def test_a_share_begins_and_is_split_on_the_way(made: Reconstruction) -> None:
+    views = normalise(make_views(), made.world_to_scene)
+    first, again = refined(made, views, 60, 0.2), refined(made, views, 60, 0.2)
+    assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in vars(first))
+    number = round(0.2 * made.gaussians.num_gaussians)
+    for _ in SPLITS:
+        number += round(SPLIT_SHARE * number)
+    assert first.num_gaussians == number
+    errors = [(draw(g, views.cameras, WHITE, near=NEAR) - views.images).abs().mean() for g in (made.gaussians, first)]
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_thinning_draws_by_opacity_and_keeps_the_volume() -> None:
+    number = 20_000
+    opacities = torch.full((number,), 0.8)
+    opacities[: number // 2] = 0.2
+    gaussians = Gaussians(
+        means=torch.arange(number, dtype=torch.float32)[:, None].expand(-1, 3),
+        scales=torch.full((number, 3), 0.5),
+        wxyz=torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(number, 4),
+        opacities=opacities,
+        sh=torch.zeros(number, 1, 3),
+    )
+    thin = thin_out(gaussians, 0.01, torch.Generator().manual_seed(0))
+    assert thin.num_gaussians == 200 == len(thin.means[:, 0].unique())
+    # 4 in 5 are opaque, within four standard deviations of 200 draws.
+    assert abs(float((thin.opacities > 0.5).float().mean()) - 0.8) < 0.12
+    torch.testing.assert_close(float(thin.scales.prod(-1).sum()), float(gaussians.scales.prod(-1).sum()))
+    assert thin_out(gaussians, 1.0, torch.Generator()) is gaussians
+
+
+def test_a_split_leaves_the_others_as_they_are() -> None:
+    generator = torch.Generator().manual_seed(1)
+    number, flat = 50, torch.tensor([1.0, 1.0, 1e-6])
+    gaussians = Gaussians(
+        means=torch.randn(number, 3, generator=generator),
+        scales=torch.rand(number, 3, generator=generator) * flat,
+        wxyz=torch.nn.functional.normalize(torch.randn(number, 4, generator=generator), dim=-1),
+        opacities=torch.rand(number, generator=generator),
+        sh=torch.randn(number, 4, 3, generator=generator),
+    )
+    stored = {name: tensor.requires_grad_() for name, tensor in encode(gaussians).items()}
+    optimiser = torch.optim.Adam(parameter_groups(stored, RefineConfig(), 1.0), fused=True)
+    sum(tensor.square().sum() for tensor in stored.values()).backward()
+    optimiser.step()
+    before = {name: tensor.detach().clone() for name, tensor in stored.items()}
+    pull = torch.arange(float(number))
+    grown = split(stored, optimiser, pull, generator)
+    halves = round(SPLIT_SHARE * number)
+    same, chosen = torch.arange(number - halves), pull.topk(halves).indices
+    for group, (name, tensor) in zip(optimiser.param_groups, grown.items(), strict=True):
+        assert group["params"] == [tensor] and len(tensor) == number + halves, name
+        assert torch.equal(tensor[same], before[name][same]), name
+        moments = optimiser.state[tensor]["exp_avg"]
+        assert bool((moments[same] != 0).any()) and not moments[chosen].any() and not moments[number:].any(), name
+    decoded = decode({name: tensor.detach() for name, tensor in grown.items()})
+    for half in (chosen, torch.arange(number, number + halves)):
+        torch.testing.assert_close(decoded.scales[half], decode(before).scales[chosen] / SHRINK)
+        # A flat Gaussian is split within its plane.
+        normals = wxyz_to_matrix(decoded.wxyz[half])[..., 2]
+        moved = decoded.means[half] - before["means"][chosen]
+        assert float((moved * normals).sum(-1).abs().max()) < 1e-4 < float(moved.norm(dim=-1).min())

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lrm_ttt.eval.baselines.config import RatesConfig
-from lrm_ttt.eval.baselines.splats import make_splats, rotate
-from lrm_ttt.scene.rotations import wxyz_to_matrix
+from lrm_ttt.eval.baselines.splats import make_splats
+from lrm_ttt.scene.rotations import rotate_by_wxyz, wxyz_to_matrix
 
 
 def test_steps_are_those_of_adam() -> None:
@@ -43,4 +43,4 @@ def test_rotates_as_the_matrix_does(batch: tuple[int, ...]) -> None:
     quats = torch.randn(9, 4, generator=generator)
     vectors = torch.randn(*batch, 9, 3, generator=generator)
     expected = (wxyz_to_matrix(quats) @ vectors[..., None])[..., 0]
-    torch.testing.assert_close(rotate(quats, vectors), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(rotate_by_wxyz(quats, vectors), expected, rtol=1e-5, atol=1e-6)
