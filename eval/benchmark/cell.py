@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import pickle
+import signal
 import threading
 import time
 import traceback
@@ -27,6 +28,7 @@ from lrm_ttt.pipeline.checkpoint import choose_backend
 from lrm_ttt.pipeline.memory import keep_freed_memory, peak_memory_mb
 from lrm_ttt.render.sheet import spread
 from lrm_ttt.render.video import write_png
+from lrm_ttt.scene.gaussians import Gaussians
 
 # The parent is not told of progress more often than this.
 TELL_EVERY_S = 0.2
@@ -71,6 +73,8 @@ def run_job(connection: Connection, pickled: bytes) -> None:
     """Run a job, and tell ("advanced", done, total) and at last ("row", row); ends when the parent does."""
     # Plain bytes: tensors would otherwise be shared by descriptors, which the parent would have to keep open.
     job: Job = pickle.loads(pickled)
+    # A terminal interrupts all processes; it is the parent's business, which then ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_the_parent, args=(connection,), daemon=True).start()
     start = time.perf_counter()
     told = 0.0
@@ -99,16 +103,18 @@ def measure(job: Job, advance: Advance) -> dict[str, Any]:
     points = None if job.scene.source.points is None else job.scene.source.points.float()
     method = job.build(job.method, job.device)
     task = Task(inputs, background, points, job.seed, choose_backend("auto", job.device))
-    if job.device.type == "cuda" and steps(job.method) < WARM_UP_BELOW:
-        # A GPU's kernels are loaded, and some compiled, when they are first called.
-        method(task, lambda done, total: None)
+    if job.device.type == "cuda":
+        warm_up(job, method, task)
     outcome, found = timed(method, task, advance, job.device)
+    outcome = dataclasses.replace(outcome, gaussians=outcome.gaussians.to(job.device))
     targets = job.scene.load(job.choice.targets, work)
     cameras = targets.cameras.to(job.device)
     images = outcome.draw(cameras, background.to(job.device), task.backend)
     depths = None if targets.depths is None else outcome.draw_depths(cameras, task.backend)
     lpips = Lpips(job.lpips, job.device) if why_no_lpips(job.lpips) is None else None
     scores = score(images, targets.images, lpips, depths, targets.depths)
+    if not all(map(math.isfinite, scores.psnr)):
+        raise LrmTttError("the held-out views that it draws hold NaN or infinity")
     return job.row(
         **found,
         num_gaussians=outcome.gaussians.num_gaussians,
@@ -116,6 +122,16 @@ def measure(job: Job, advance: Advance) -> dict[str, Any]:
         psnr_each=[_finite(value) for value in scores.psnr],
         pictures=write_pictures(job, images, targets.images),
     )
+
+
+def warm_up(job: Job, method: Method, task: Task) -> None:
+    """Let a GPU's kernels be compiled and loaded, which happens when they are first called."""
+    one = torch.ones(1, 3, device=job.device)
+    gaussian = Gaussians(one, one, torch.ones(1, 4, device=job.device), one[0, :1], one[:, None])
+    camera = task.inputs.cameras[:1].to(job.device)
+    Outcome(gaussian, 0.01).draw(camera, task.background.to(job.device), task.backend)
+    if steps(job.method) < WARM_UP_BELOW:
+        method(task, lambda done, total: None)
 
 
 def timed(method: Method, task: Task, advance: Advance, device: torch.device) -> tuple[Outcome, dict[str, Any]]:

@@ -45,6 +45,13 @@ class FeedForwardConfig:
     refine_share: float = 1.0
     """The share of the Gaussians that they begin with; their number grows again."""
 
+    def __post_init__(self) -> None:
+        if self.refine < 0 or not 0 < self.refine_share <= 1 or (self.refine_share < 1 and not self.refine):
+            raise InvalidConfig(
+                f"feed_forward: refine {self.refine}, refine_share {self.refine_share:g}: steps are 0 or more, a share lies "
+                "above 0 and is at most 1, and below 1 it needs steps."
+            )
+
 
 @dataclass(frozen=True)
 class StreamConfig:
@@ -85,6 +92,8 @@ class BenchmarkConfig:
     """The folder that the paths of `scenes` begin at, relative to where the command runs."""
     missing: tuple[str, ...] = ()
     """Methods that a reader expects and that are not here, each with the reason, as lines below the tables."""
+    remarks: tuple[str, ...] = ()
+    """What else a reader of the numbers should know of the methods and scenes, as lines below the tables."""
     lpips: Literal["vgg", "alex"] = "vgg"
     workers: int = 1
     """How many cells run beside each other."""

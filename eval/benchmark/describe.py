@@ -28,10 +28,17 @@ def describe(plan: Plan, earlier: Mapping[str, Any] | None, command: str, subset
         "metric_variants": variants(config.lpips),
         "lpips": why_no_lpips(config.lpips),
         "missing": [*config.missing, *plan.left_out],
+        "remarks": [*config.remarks, *_rules(plan)],
         "cells": len(plan.cells),
         "scenes": [_scene(plan, scene) for scene in plan.scenes.values()],
         "runs": [*(earlier or {}).get("runs", []), run],
     }
+
+
+def _rules(plan: Plan) -> list[str]:
+    """Say once what each protocol is."""
+    rules = {scene.rules.name: scene.rules for scene in plan.scenes.values()}
+    return [f"{name}: {each.description.rstrip('.')}. {each.crop.capitalize()}." for name, each in rules.items()]
 
 
 def view_lists(plan: Plan) -> ViewLists:
@@ -54,4 +61,5 @@ def _scene(plan: Plan, scene: BenchmarkScene) -> dict[str, Any]:
         "background": list(scene.background),
         "targets": list(targets[0]) if targets else [],
         "num_views": scene.source.num_views,
+        "views": sorted(views for name, views in plan.choices if name == scene.name),
     }

@@ -1,5 +1,6 @@
 """The folder of a benchmark: what it is of, the rows as they come, and going on where an earlier run ended."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,8 +16,8 @@ from lrm_ttt.pipeline.outputs import check_replaceable, refusals_explained
 DESCRIPTION, ROWS, VIEW_LISTS = "benchmark.json", "results.jsonl", "view_lists.json"
 TABLE, PAGE, WORK = "table.md", "report.html", "work"
 NAMES = frozenset({DESCRIPTION, ROWS, VIEW_LISTS, TABLE, PAGE, WORK, "truths", "renders"})
-# Where the captures lie, and what the tables say of absent methods, does not change any result.
-MAY_DIFFER = frozenset({"data", "missing"})
+# Where the captures lie, and what the tables say beside the numbers, does not change any result.
+MAY_DIFFER = frozenset({"data", "missing", "remarks"})
 
 
 class ResultFolder:
@@ -29,12 +30,14 @@ class ResultFolder:
     def __init__(self, path: Path, identity: Mapping[str, Any], overwrite: bool = False) -> None:
         self.path = path.expanduser().resolve()
         with refusals_explained(self.path):
-            for name in NAMES:
-                _partial(self.path / name).unlink(missing_ok=True)
-            check_replaceable(self.path, True, NAMES)
+            if not self.path.is_dir():
+                check_replaceable(self.path, True, NAMES)
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path)
             try:
+                for name in NAMES:
+                    _partial(self.path / name).unlink(missing_ok=True)
+                check_replaceable(self.path, True, NAMES)
                 if overwrite:
                     self._empty()
                 self.earlier = self._check_same(identity)
@@ -62,7 +65,9 @@ class ResultFolder:
         with refusals_explained(self.path):
             descriptor = os.open(self.path / ROWS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                os.write(descriptor, _line(row).encode())
+                rest = _line(row).encode()
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -111,10 +116,10 @@ class ResultFolder:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of results.jsonl; a last line that was not written to its end is left out."""
+    """Return the rows of results.jsonl; a line that was not written to its end is left out, and its cell runs again."""
     rows = []
     for line in path.read_bytes().splitlines(keepends=True):
-        if line.endswith(b"\n"):
+        with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
     return rows
 

@@ -58,7 +58,7 @@ def short_tables(results: Results) -> list[str]:
         complete = [
             method
             for method in results.methods
-            if all(rows[method, views]["scenes"] == len(scenes) for views in results.views)
+            if all(rows[method, views]["scenes"] == rows[method, views]["of"] > 0 for views in results.views)
         ]
         head = ["method", *(f"PSNR, {views} views" for views in results.views)]
         head += [f"seconds, {views} views" for views in results.views]

@@ -21,7 +21,7 @@ from lrm_ttt.eval.methods import build_method
 from lrm_ttt.eval.report.page import write_page
 from lrm_ttt.eval.report.results import read_results
 from lrm_ttt.eval.task import Method
-from lrm_ttt.pipeline.checkpoint import choose_device
+from lrm_ttt.pipeline.checkpoint import choose_backend, choose_device
 
 # How often a watcher hears that time has passed.
 TICK_S = 0.5
@@ -114,7 +114,14 @@ def _run_cells(
 ) -> State:
     methods = {method.name: method for method in plan.config.methods}
     estimate = Estimate(plan.config.methods, folder.rows.values())
-    stamp = {"commit": about["commit"], "threads": plan.threads, "workers": plan.config.workers}
+    hardware = about["hardware"]
+    stamp = {
+        "commit": about["commit"],
+        "hardware": hardware["gpu"]["name"] if hardware["gpu"] else hardware["cpu"],
+        "backend": choose_backend("auto", plan.device),
+        "threads": plan.threads,
+        "workers": plan.config.workers,
+    }
     with Workers() as workers:
 
         def state() -> State:

@@ -83,7 +83,7 @@ def psnr_table(results: Results, views: int, scenes: Sequence[str]) -> str:
 
 def published_tables() -> list[str]:
     """Return what papers print, in tables that are marked as such."""
-    parts = [f"## What papers print ({MARK})", *absent_figures()]
+    parts = [f"## What papers print ({MARK})", "Other scenes, image sizes and machines than above.", *absent_figures()]
     for table in read_published():
         rows = [[figure.method, str(figure.views), *_values(figure)] for figure in table.figures]
         parts += [f"### {table.dataset}", markdown(["method", "views", "PSNR", "SSIM", "LPIPS", "seconds"], rows)]
@@ -94,15 +94,23 @@ def published_tables() -> list[str]:
 def provenance(results: Results) -> list[str]:
     """Return one paragraph: command, date, commit, hardware, threads."""
     about, hardware = results.about, results.about["hardware"]
-    commits = sorted({str(cell["commit"]) for cell in results.cells if cell.get("commit")}) or [str(about["commit"])]
+    commits = sorted({cell["commit"] for cell in results.cells if cell.get("commit")})
+    commit = f", commit {', '.join(commits)}" if commits else ""
     where = hardware["gpu"]["name"] if hardware.get("gpu") else f"{hardware['cpu']}, {hardware['cores']} cores"
+    others = sorted({cell["hardware"] for cell in results.cells if cell.get("hardware")} - {where.split(",")[0]})
+    mixed = f" Some cells ran on {', '.join(others)}: compare no seconds with theirs." if others else ""
+    slow = " Some cells drew with the slow torch rasterizer." if _drew_slowly(results) else ""
     workers = about["config"]["workers"]
     beside = f", {workers} cells beside each other" if workers > 1 else ""
     threads = f"{hardware['threads']} thread{'s' if hardware['threads'] > 1 else ''} each"
-    line = f"`{about['command']}`, {about['date'][:10]}, commit {', '.join(commits)}, on {where}{beside}, {threads}."
+    line = f"`{about['command']}`, {about['date'][:10]}{commit}, on {where}{beside}, {threads}.{mixed}{slow}"
     subsets = [run for run in about.get("runs", []) if any(run["only"].values())]
     parts = [f"`{run['command']}` ran a part of it." for run in subsets if run["command"] != about["command"]]
     return [" ".join([line, *parts])]
+
+
+def _drew_slowly(results: Results) -> bool:
+    return any(cell.get("backend") == "reference" for cell in results.cells)
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -138,10 +146,12 @@ def _words(results: Results) -> list[str]:
     variants = dict(results.about["metric_variants"])
     if results.about["lpips"]:
         variants["lpips"] = results.about["lpips"]
-    titles = {"seconds": "seconds", "peak_memory_bytes": "peak memory"}
+    titles = {"peak_memory_bytes": "peak memory"}
     variants |= {
-        "seconds": "wall clock of the method from decoded views to Gaussians, model loaded before, nothing drawn; "
+        "seconds": "wall clock of the method from decoded views to Gaussians, model loaded before; the held-out views "
+        "are drawn afterwards; "
         f"on a GPU methods of fewer than {WARM_UP_BELOW:,} steps have run once before",
+        "processor_seconds": "the same work, of all threads together, so that cells that ran beside each other compare",
         "peak_memory_bytes": "the most that the process (on a GPU: the GPU) held meanwhile, with model and libraries",
     }
     named = {titles.get(key) or COLUMNS[key][0].split(",")[0]: words for key, words in variants.items()}
@@ -153,4 +163,6 @@ def _words(results: Results) -> list[str]:
         if "protocol" in scene
     ]
     means = "Means are over the held-out views of a scene, then over scenes."
-    return ["\n".join(["## What the numbers are", "", means, "", *lines]), "\n".join(["Scenes:", "", *scenes])]
+    parts = ["\n".join(["## What the numbers are", "", means, "", *lines]), "\n".join(["Scenes:", "", *scenes])]
+    remarks = [f"* {line}" for line in results.about.get("remarks", [])]
+    return [*parts, "\n".join(["What else to know:", "", *remarks])] if remarks else parts

@@ -67,7 +67,7 @@ class Workers:
                 continue
             try:
                 kind, *told = running.connection.recv()
-            except (EOFError, ConnectionResetError):
+            except (EOFError, OSError):
                 yield self._end(running, None)
                 continue
             if kind == "row":

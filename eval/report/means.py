@@ -14,7 +14,8 @@ COSTS = ("seconds", "processor_seconds", "peak_memory_bytes", "num_gaussians")
 def mean_rows(results: Results, scenes: Sequence[str]) -> list[dict[str, Any]]:
     """Return one row for each method and number of views: means over the `scenes` that it has finished.
 
-    `scenes` counts those, `failed` the failures, `of` all that there are. A value is None where no scene has it.
+    `scenes` counts those, `failed` the failures, `of` all that have so many views. A value is None where no
+    scene has it.
     """
     rows = []
     for views in results.views:
@@ -22,7 +23,8 @@ def mean_rows(results: Results, scenes: Sequence[str]) -> list[dict[str, Any]]:
             own = [cell for cell in results.cells if (cell["method"], cell["views"]) == (method, views)]
             own = [cell for cell in own if cell["scene"] in scenes]
             done = [cell for cell in own if is_done(cell)]
-            row: dict[str, Any] = {"method": method, "views": views, "scenes": len(done), "of": len(scenes)}
+            row: dict[str, Any] = {"method": method, "views": views, "scenes": len(done)}
+            row["of"] = sum(views in results.scenes[name].get("views", (views,)) for name in scenes)
             row["failed"] = len(own) - len(done)
             row |= {name: _mean([(cell.get("metrics") or {}).get(name) for cell in done]) for name in METRICS}
             row |= {name: _mean([cell.get(name) for cell in done]) for name in COSTS}

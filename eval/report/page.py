@@ -27,7 +27,8 @@ LABELS = {
     "depth_delta1": "Depth δ < 1.25",
 }
 COST_VARIANTS = {
-    "Time": "wall clock from decoded views to Gaussians; loading images and models, and drawing, are not in it",
+    "Time": "wall clock from decoded views to Gaussians; loading images and models is not in it, nor is drawing the "
+    "held-out views",
     "CPU time": "of all threads of the same work, so that cells that ran beside each other still compare",
     "Peak memory": "most that the process of the cell held while it worked (on a GPU: memory of the GPU)",
     "Means": "over images, then over the scenes of the group",
@@ -105,7 +106,7 @@ def _head(results: Results, title: str) -> list[str]:
         _hardware_words(about.get("hardware") or {}),
         _sharing_words(results),
         str(about.get("date") or "")[:10],
-        f"commit {str(about['commit'])[:10]}" if about.get("commit") else "",
+        f"commit {_short(str(about['commit']))}" if about.get("commit") else "",
     ]
     parts = [f'<header><p class="kicker">lrm-ttt benchmark</p><h1>{html.escape(title)}</h1>']
     parts += [f'<p class="summary">{html.escape(sentence)}</p>' for sentence in summary(results)]
@@ -157,7 +158,9 @@ def _provenance(results: Results) -> list[str]:
     named = {LABELS.get(name, name): words for name, words in variants.items()}
     earlier = [f"{each.get('date')}: {each.get('command')}" for each in (about.get("runs") or ())[:-1]]
     run |= {f"earlier run {number}": words for number, words in enumerate(earlier, start=1)}
-    parts = [f'<section class="words"><h2>What the numbers are</h2>{table(named)}</section>']
+    remarks = "".join(f"<li>{html.escape(str(line))}</li>" for line in about.get("remarks") or ())
+    remarks = f"<h3>What else to know</h3><ul>{remarks}</ul>" if remarks else ""
+    parts = [f'<section class="words"><h2>What the numbers are</h2>{table(named)}{remarks}</section>']
     parts += ['<section id="provenance"><h2>Where they come from</h2>', table(run)]
     for caption, values in (("Hardware", about.get("hardware")), ("Versions", about.get("versions"))):
         if isinstance(values, Mapping) and values:
@@ -181,6 +184,12 @@ def _sharing_words(results: Results) -> str:
         return ""
     ((workers, threads),) = ways
     return f"{workers} at a time, {threads} thread{'s' * (threads != 1)} each" if workers and threads else ""
+
+
+def _short(commit: str) -> str:
+    """Shorten a commit, but for the word that it was changed since."""
+    name, dash, changed = commit.partition("-")
+    return f"{name[:10]}{dash}{changed}"
 
 
 def _flat(value: Any) -> Any:

@@ -43,11 +43,14 @@ class _Gradients(ctypes.Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Return the compiled library, or None where it was not built."""
+    """Return the compiled library, or None where it was not built, or from sources that were others."""
     built = load_library(Path(__file__).parent)
-    if built is not None:
-        built.lrm_rasterize_instruction_set.restype = ctypes.c_char_p
-        built.lrm_rasterize_release.argtypes = (ctypes.c_void_p,)
+    # A checkout may be newer than what was built in it.
+    expected = ctypes.sizeof(_Task) + ctypes.sizeof(_Gradients)
+    if built is None or not hasattr(built, "lrm_rasterize_bytes") or built.lrm_rasterize_bytes() != expected:
+        return None
+    built.lrm_rasterize_instruction_set.restype = ctypes.c_char_p
+    built.lrm_rasterize_release.argtypes = (ctypes.c_void_p,)
     return built
 
 

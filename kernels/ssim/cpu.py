@@ -74,6 +74,7 @@ def l1_ssim_loss_cpu(
 
     Neither value nor gradient depends on the number of threads, which is torch's. The library must be built.
     """
+    assert images.shape == truths.shape, "images are compared pixel by pixel"
     assert images.dtype == truths.dtype == torch.float32 and images.device.type == truths.device.type == "cpu"
     chosen = instruction_set or instruction_sets()[-1]
     assert chosen in instruction_sets(), f"{chosen} is not among {instruction_sets()}"

@@ -117,6 +117,8 @@ def _compare(arguments: Arguments) -> None:
     failed = f", of which {state.failed} failed (the same command runs them again)" if state.failed else ""
     print(f"{state.done} of {state.total} cells{failed}")
     print(f"{output / 'table.md'}  {output / 'report.html'}")
+    if state.failed:
+        raise SystemExit(1)
 
 
 def _refuse(arguments: Arguments, what: str, foreign: tuple[str, ...]) -> None:

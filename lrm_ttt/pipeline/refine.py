@@ -71,18 +71,31 @@ def refine(
         index = order.pop()
         optimiser.param_groups[0]["lr"] = config.means_lr * extent * config.final_means_lr ** (step / config.steps)
         view = views[index : index + 1]
-        drawn, screen = draw_tracked(decode(stored), view.cameras, background, backend, near)
-        loss = l1_ssim_loss(drawn.colors, view.images)
+        color, image = behind(view, background, generator)
+        drawn, screen = draw_tracked(decode(stored), view.cameras, color, backend, near)
+        loss = l1_ssim_loss(drawn.colors, image)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        assert screen.means2d.grad is not None
-        pull = pull + screen.means2d.grad[0].norm(dim=-1)
+        if splits:
+            assert screen.means2d.grad is not None
+            pull = pull + screen.means2d.grad[0].norm(dim=-1)
         if step + 1 in splits:
             stored = split(stored, optimiser, pull, generator)
             pull = torch.zeros_like(stored["logits"])
         advance(step + 1, config.steps)
     return decode(stored).detach()
+
+
+def behind(view: Views, background: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return a background and the image `[v 3 h w]` on it: another one every time where a mask says what is behind.
+
+    Nothing can then pass for the background by having its colour.
+    """
+    if view.masks is None:
+        return background, view.images
+    color = torch.rand(3, generator=generator).to(background)
+    return color, view.images + (1 - view.masks) * (color - background)[:, None, None]
 
 
 def draw_tracked(

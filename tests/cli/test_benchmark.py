@@ -59,10 +59,14 @@ def test_an_interrupted_comparison_says_how_to_go_on(tmp_path: Path, capsys: pyt
     )
     words = ["benchmark", str(tmp_path / "tiny.yaml"), "-o", str(tmp_path / "out"), "--device", "cpu", "--threads", "1"]
     rows = tmp_path / "out" / "results.jsonl"
-    interrupter = threading.Thread(target=interrupt_when, args=(lambda: rows.is_file() and rows.read_text(),))
+    ended = threading.Event()
+    interrupter = threading.Thread(target=interrupt_when, args=(lambda: rows.is_file() and rows.read_text(), ended))
     interrupter.start()
-    assert cli.main(words) == cli.INTERRUPTED
-    interrupter.join()
+    try:
+        assert cli.main(words) == cli.INTERRUPTED
+    finally:
+        ended.set()
+        interrupter.join()
     said = capsys.readouterr().err
     assert f"{tmp_path / 'out'} holds the cells that are finished; the same command goes on with the others." in said
     assert "1 of 2 cells have not been run" in (tmp_path / "out" / "table.md").read_text()
@@ -72,11 +76,13 @@ def test_an_interrupted_comparison_says_how_to_go_on(tmp_path: Path, capsys: pyt
     assert rows.read_text() == content and (tmp_path / "out" / "report.html").is_file()
 
 
-def interrupt_when(condition: Callable[[], object]) -> None:
-    """Press Ctrl-C once a condition holds, or after some minutes."""
+def interrupt_when(condition: Callable[[], object], ended: threading.Event) -> None:
+    """Press Ctrl-C once a condition holds, or after some minutes; not where what is to be interrupted has ended."""
     end = time.monotonic() + 150
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
+        if ended.is_set():
+            return
     os.kill(os.getpid(), signal.SIGINT)
 
 

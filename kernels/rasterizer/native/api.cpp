@@ -155,6 +155,9 @@ LRM_EXPORT void lrm_rasterize_release(void* handle) {
 }
 
 // Name of the instruction set in use; a number 0 to 2 forces portable, avx2 or avx512 (ignored where it is missing).
+// What Python lays out must be what was compiled here.
+LRM_EXPORT int32_t lrm_rasterize_bytes() { return sizeof(LrmTask) + sizeof(LrmGradients); }
+
 LRM_EXPORT const char* lrm_rasterize_instruction_set(int32_t wanted) {
     const lrm::Stages* best = lrm::best_stages();
     if (wanted == 0) lrm::chosen_stages = &lrm::kPortableStages;
