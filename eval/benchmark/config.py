@@ -48,8 +48,8 @@ class FeedForwardConfig:
     def __post_init__(self) -> None:
         if self.refine < 0 or not 0 < self.refine_share <= 1 or (self.refine_share < 1 and not self.refine):
             raise InvalidConfig(
-                f"feed_forward: refine {self.refine}, refine_share {self.refine_share:g}: steps are 0 or more, a share lies "
-                "above 0 and is at most 1, and below 1 it needs steps."
+                f"feed_forward: refine {self.refine}, refine_share {self.refine_share:g}: steps are 0 or more, a "
+                "share lies above 0 and is at most 1, and below 1 it needs steps."
             )
 
 
