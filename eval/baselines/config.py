@@ -41,7 +41,8 @@ class AdaptiveConfig:
     """Mean gradient of the position in the image (-1..1) above which a Gaussian is cloned or split.
 
     The 0.0002 of the paper is for a hundred photographs of a million pixels: from 4 to 16 images of 128x128 it makes
-    three to six times as many Gaussians, and held-out views no better on average.
+    three to six times as many Gaussians, and held-out views no better on average. 0.0005 takes 1.4 times as long for
+    29.5 instead of 29.7 dB (four other procedural scenes, 4 to 16 views, 7,000 steps).
     """
     grow_scale: float = 0.01
     """Up to this scale it is cloned, above split."""
