@@ -76,6 +76,17 @@ def test_an_interrupted_comparison_says_how_to_go_on(tmp_path: Path, capsys: pyt
     assert rows.read_text() == content and (tmp_path / "out" / "report.html").is_file()
 
 
+def test_a_cell_that_fails_is_named_and_is_the_exit_status(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(
+        "name: bad\nviews: [2]\nprocedural: {objects: 1, rooms: 0, num_views: 12, image_size: [16, 16]}\n"
+        f"methods: [{{name: absent, feed_forward: {{checkpoint: {tmp_path / 'nowhere'}}}}}]\n"
+    )
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["benchmark", str(tmp_path / "bad.yaml"), "-o", str(tmp_path / "out"), "--device", "cpu"])
+    assert exit_.value.code == 1
+    assert "* absent on object-0, 2 views: " in (tmp_path / "out" / "table.md").read_text()
+
+
 def interrupt_when(condition: Callable[[], object], ended: threading.Event) -> None:
     """Press Ctrl-C once a condition holds, or after some minutes; not where what is to be interrupted has ended."""
     end = time.monotonic() + 150
