@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lrm_ttt.kernels.rasterizer.constants import EPS2D, Rasterized
 from lrm_ttt.kernels.rasterizer.op import rasterize
+from lrm_ttt.render.render import arguments
 from lrm_ttt.scene.cameras import Cameras
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.views import Views
@@ -59,18 +60,9 @@ class Outcome:
 
     def _drawn(self, cameras: Cameras, background: Tensor | None, backend: str) -> Iterator[Rasterized]:
         """Yield one view after the other; with depths where no background is asked for."""
-        gaussians = self.gaussians
         for index in range(cameras.shape[0]):
-            camera = cameras[index : index + 1]
             yield rasterize(
-                gaussians.means,
-                gaussians.wxyz,
-                gaussians.scales,
-                gaussians.opacities,
-                gaussians.sh,
-                world_to_cam=camera.world_to_cam,
-                intrinsics=camera.intrinsics,
-                image_size=camera.image_size,
+                **arguments(self.gaussians, cameras[index : index + 1]),
                 background=background,
                 near=self.near,
                 eps2d=self.eps2d,

@@ -19,6 +19,7 @@ from lrm_ttt.eval.task import Advance, Outcome, Task
 from lrm_ttt.kernels.rasterizer.constants import EPS2D
 from lrm_ttt.kernels.rasterizer.op import rasterize, rasterize_tracked
 from lrm_ttt.kernels.ssim.op import l1_ssim_loss
+from lrm_ttt.pipeline.refine import behind
 from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.similarity import normalising_similarity
 from lrm_ttt.scene.views import Views
@@ -103,7 +104,8 @@ class _Run:
         """Draw one view, and leave the gradients of its loss and what was seen of the Gaussians, where that matters."""
         parameters = self.splats.parameters
         scales, opacities, sh = self._activated(degree)
-        image, background = self._truth(index)
+        uncovered = None if self.uncovered is None else self.uncovered[index]
+        background, image = behind(self.images[index], uncovered, self.background, self.generator)
         gaussians = (parameters["means"], parameters["quats"], scales, opacities, sh)
         options = {
             "world_to_cam": self.world_to_cam[index],
@@ -128,19 +130,6 @@ class _Run:
             loss = loss + mcmc.opacity_weight * opacities.mean() + mcmc.scale_weight * scales.mean()
         loss.backward()
         return seen
-
-    def _truth(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return an input and its background.
-
-        Where there are masks it is another one each time, as the code of 3D Gaussian splatting offers, for what is
-        transparent to be told from what has the colour of the background: 0.9 dB on held-out views of objects.
-        """
-        image = self.images[index]
-        if self.uncovered is None:
-            return image, self.background
-        background = torch.rand(3, generator=self.generator).to(image.device)
-        change = (background - self.background)[:, None, None]
-        return torch.addcmul(image, self.uncovered[index], change), background
 
     def _activated(self, degree: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return scales, opacities and spherical harmonics up to a degree, as they are drawn."""

@@ -12,8 +12,8 @@ import tyro
 
 from lrm_ttt.errors import InvalidConfig, LrmTttError
 from lrm_ttt.eval.benchmark.folder import write_whole
-from lrm_ttt.eval.benchmark.table import groups_of, markdown, number, provenance
-from lrm_ttt.eval.report.means import mean_rows
+from lrm_ttt.eval.benchmark.table import groups_of, markdown, provenance
+from lrm_ttt.eval.report.means import mean_rows, number
 from lrm_ttt.eval.report.results import Results, read_results
 from lrm_ttt.pipeline.outputs import refusals_explained
 

@@ -5,16 +5,11 @@ from typing import Any
 
 from lrm_ttt.eval.benchmark.cell import WARM_UP_BELOW
 from lrm_ttt.eval.published import MARK, Figure, absent_figures, read_published
-from lrm_ttt.eval.report.means import is_done, mean_rows
+from lrm_ttt.eval.report.means import is_done, mean_rows, number
 from lrm_ttt.eval.report.results import Results
 
 Format = Callable[[float], str]
 TITLES = {"all": "All scenes", "captures": "Captures", "procedural": "Procedural scenes"}
-
-
-def number(value: float) -> str:
-    """Return three digits that count, and never an exponent."""
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
 # Of a mean row: the title of the column and how its numbers are written; None where nobody has a value.

@@ -74,10 +74,10 @@ def _best(results: Results, scenes: Sequence[str], views: int) -> str:
 
 
 def _value(psnr: float | None, seconds: float | None) -> str:
-    return f"{psnr:.2f} dB" if seconds is None else f"{psnr:.2f} dB in {_three_digits(seconds)} s"
+    return f"{psnr:.2f} dB" if seconds is None else f"{psnr:.2f} dB in {number(seconds)} s"
 
 
-def _three_digits(value: float) -> str:
+def number(value: float) -> str:
     """Return a positive number with three digits that count, and never with an exponent."""
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 

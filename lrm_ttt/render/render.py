@@ -1,5 +1,7 @@
 """Gaussians and cameras to renderings, differentiably: all views in one call, or view by view where memory is short."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -37,6 +39,20 @@ def render(
     return cat([_recomputed(gaussians, cameras[:, i : i + 1], backgrounds, backend, near) for i in range(num_views)], 1)
 
 
+def arguments(gaussians: Gaussians, cameras: Cameras) -> dict[str, Any]:
+    """Return what `rasterize` is to be told of Gaussians `[*b]` and cameras `[*b v]`."""
+    return {
+        "means": gaussians.means,
+        "wxyz": gaussians.wxyz,
+        "scales": gaussians.scales,
+        "opacities": gaussians.opacities,
+        "sh": gaussians.sh,
+        "world_to_cam": cameras.world_to_cam,
+        "intrinsics": cameras.intrinsics,
+        "image_size": cameras.image_size,
+    }
+
+
 def _recomputed(
     gaussians: Gaussians, cameras: Cameras, backgrounds: Tensor | None, backend: str, near: float
 ) -> Renderings:
@@ -56,14 +72,7 @@ def _render_views(
     gaussians: Gaussians, cameras: Cameras, backgrounds: Tensor | None, backend: str, near: float
 ) -> Renderings:
     drawn = rasterize(
-        gaussians.means,
-        gaussians.wxyz,
-        gaussians.scales,
-        gaussians.opacities,
-        gaussians.sh,
-        world_to_cam=cameras.world_to_cam,
-        intrinsics=cameras.intrinsics,
-        image_size=cameras.image_size,
+        **arguments(gaussians, cameras),
         background=None if backgrounds is None else backgrounds[:, None].expand(*cameras.shape, 3),
         near=near,
         backend=backend,

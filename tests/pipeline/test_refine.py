@@ -132,12 +132,12 @@ def test_a_split_leaves_the_others_as_they_are() -> None:
 def test_what_a_mask_leaves_out_has_another_colour_every_time() -> None:
     views = dataclasses.replace(make_views()[:2], masks=None)
     generator = torch.Generator().manual_seed(0)
-    same = behind(views, WHITE, generator)
+    same = behind(views.images, None, WHITE, generator)
     assert same[0] is WHITE and same[1] is views.images, "without masks nothing is drawn at random"
     masks = torch.zeros_like(views.images[:, :1])
     masks[..., 2:5], masks[..., 5] = 1.0, 0.25
     object_ = torch.rand(3, generator=generator)[:, None, None]
     masked = dataclasses.replace(views, images=masks * object_ + (1 - masks), masks=masks)
-    first, image = behind(masked, WHITE, generator)
+    first, image = behind(masked.images, 1 - masks, WHITE, generator)
     torch.testing.assert_close(image, masks * object_ + (1 - masks) * first[:, None, None])
-    assert not torch.equal(first, behind(masked, WHITE, generator)[0])
+    assert not torch.equal(first, behind(masked.images, 1 - masks, WHITE, generator)[0])
