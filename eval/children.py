@@ -3,8 +3,11 @@
 They are forked from a server that has imported torch and done nothing else.
 """
 
+import contextlib
 import multiprocessing
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -13,15 +16,35 @@ from typing import Any
 def start_child(target: Callable[..., None], *arguments: Any, preload: Sequence[str]) -> tuple[BaseProcess, Connection]:
     """Begin `target(connection, *arguments)` and return its process and our end of the connection.
 
-    The server imports the modules of `preload` before it forks; those of the first call count.
+    The server imports the modules of `preload` before it forks; those of the first call count. Ctrl-C meanwhile is
+    heard when the process has begun: a server that is asked for half a process ends, and takes a while to, in which
+    nothing else can be started.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(theirs, *arguments), daemon=True)
-    process.start()
+    with _interrupted_afterwards():
+        process.start()
     theirs.close()
     return process, ours
+
+
+@contextlib.contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Hold an interrupt back until the end of the block; only the main thread hears of any."""
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def explain(error: Exception) -> str:
