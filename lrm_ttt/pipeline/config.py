@@ -57,7 +57,7 @@ class ReconstructConfig:
     refine: int = 0
     """Steps of optimising all Gaussians on the input views after the model has run; 300 is a good number."""
     refine_share: float = 1.0
-    """Share of the Gaussians that optimisation begins with; their number grows again. From few views 0.05 is better."""
+    """Share of the Gaussians that optimisation begins with; their number grows again. From few views 0.08 is better."""
     keep_fraction: float = 1.0
     """Share of Gaussians to keep, the most opaque first; those under opacity 1/255, which never draw, always go."""
     background: Color = (1.0, 1.0, 1.0)

@@ -26,7 +26,8 @@ class RefineConfig:
 
     `means_lr` is in units of the mean distance between the cameras and what they look at, and falls exponentially to
     the share `final_means_lr` of itself. The rates are up to 8 times those of 3D Gaussian splatting, which takes a
-    hundred times as many steps; that of the opacities is 4 times, so that floaters vanish in time.
+    hundred times as many steps; that of the opacities is 4 times, so that floaters vanish in time. Where `start_share`
+    is below 1, all others grow by its inverse square root, as the distances between Gaussians on a surface do.
     """
 
     steps: int = 300
@@ -62,13 +63,14 @@ def refine(
     gaussians = widened(thin_out(gaussians, config.start_share, generator))
     stored = {name: tensor.requires_grad_() for name, tensor in encode(gaussians).items()}
     optimiser = torch.optim.Adam(parameter_groups(stored, config, extent), eps=1e-15, fused=True)
+    means_lr = optimiser.param_groups[0]["lr"]
     order: list[int] = []
     splits = split_steps(config.steps, config.start_share)
     pull = torch.zeros_like(stored["logits"])
     for step in range(config.steps):
         order = order or torch.randperm(views.shape[0], generator=generator).tolist()
         index = order.pop()
-        optimiser.param_groups[0]["lr"] = config.means_lr * extent * config.final_means_lr ** (step / config.steps)
+        optimiser.param_groups[0]["lr"] = means_lr * config.final_means_lr ** (step / config.steps)
         view = views[index : index + 1]
         uncovered = None if view.masks is None else 1 - view.masks
         color, image = behind(view.images, uncovered, background, generator)
@@ -123,8 +125,9 @@ def widened(gaussians: Gaussians) -> Gaussians:
 def parameter_groups(stored: dict[str, Tensor], config: RefineConfig, extent: float) -> list[dict[str, object]]:
     """Return one group a parameter, the means first."""
     rates = {"means": config.means_lr * extent, "log_scales": config.log_scales_lr, "wxyz": config.wxyz_lr}
-    rates |= {"logits": config.logits_lr, "sh": config.sh_lr, "sh_rest": config.sh_rest_lr}
-    return [{"params": [stored[name]], "lr": rate} for name, rate in rates.items()]
+    rates |= {"sh": config.sh_lr, "sh_rest": config.sh_rest_lr}
+    rates = {name: rate * config.start_share**-0.5 for name, rate in rates.items()} | {"logits": config.logits_lr}
+    return [{"params": [tensor], "lr": rates[name]} for name, tensor in stored.items()]
 
 
 def encode(gaussians: Gaussians) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from lrm_ttt.scene.gaussians import Gaussians
 from lrm_ttt.scene.rotations import rotate_by_wxyz
 
 # When Gaussians are split, as shares of the steps, and which share of them each time.
-SPLITS = (1 / 6, 2 / 6, 3 / 6, 4 / 6)
+SPLITS = (0.2, 0.4)
 SPLIT_SHARE = 0.7
 # Both halves of a split Gaussian are smaller by this, as in 3D Gaussian splatting.
 SHRINK = 1.6

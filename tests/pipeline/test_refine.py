@@ -96,6 +96,16 @@ def test_thinning_draws_by_opacity_and_keeps_the_volume() -> None:
     assert thin_out(gaussians, 1.0, torch.Generator()) is gaussians
 
 
+def test_fewer_gaussians_take_larger_steps() -> None:
+    """A quarter of them stand twice as far apart; how fast one fades does not depend on that."""
+    stored = {name: torch.zeros(1) for name in ("means", "log_scales", "wxyz", "logits", "sh", "sh_rest")}
+    few, all_ = (
+        [group["lr"] for group in parameter_groups(stored, RefineConfig(start_share=s), 3.0)] for s in (0.25, 1.0)
+    )
+    assert all_[0] == 3 * RefineConfig().means_lr
+    assert few == [(1 if name == "logits" else 2) * lr for name, lr in zip(stored, all_, strict=True)]
+
+
 def test_a_split_leaves_the_others_as_they_are() -> None:
     generator = torch.Generator().manual_seed(1)
     number, flat = 50, torch.tensor([1.0, 1.0, 1e-6])
