@@ -5,6 +5,7 @@ import dataclasses
 import torch
 
 from lrm_ttt.eval.baselines.optimise import Optimise
+from lrm_ttt.eval.baselines.scaffold import Scaffold
 from lrm_ttt.eval.benchmark.config import FeedForwardConfig, MethodConfig, StreamConfig
 from lrm_ttt.eval.task import Advance, Method, Outcome, Task
 from lrm_ttt.model.reconstructor import Reconstructor
@@ -24,6 +25,8 @@ def build_method(config: MethodConfig, device: torch.device) -> Method:
         return FeedForward(config.feed_forward, device)
     if config.stream is not None:
         return Streaming(config.stream, device)
+    if config.scaffold is not None:
+        return Scaffold(config.scaffold, device)
     assert config.optimise is not None
     return Optimise(config.optimise, device)
 

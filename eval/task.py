@@ -39,13 +39,15 @@ class Outcome:
     """Gaussians in the capture's frame, and how their method draws them.
 
     Nothing nearer to a camera than `near` (the capture's units) is drawn; `eps2d` (square pixels) widens what is thin,
-    `antialiased` lowers the opacity of what was widened.
+    `antialiased` lowers the opacity of what was widened. Where a method has other Gaussians for every camera,
+    `seen_from` gives those of one camera `[1]` of the capture's frame, and `gaussians` are an example.
     """
 
     gaussians: Gaussians
     near: float
     eps2d: float = EPS2D
     antialiased: bool = False
+    seen_from: Callable[[Cameras], Gaussians] | None = None
 
     @torch.inference_mode()
     def draw(self, cameras: Cameras, background: Float[Tensor, "3"], backend: str = "auto") -> Float[Tensor, "v 3 h w"]:
@@ -61,8 +63,9 @@ class Outcome:
     def _drawn(self, cameras: Cameras, background: Tensor | None, backend: str) -> Iterator[Rasterized]:
         """Yield one view after the other; with depths where no background is asked for."""
         for index in range(cameras.shape[0]):
+            camera = cameras[index : index + 1]
             yield rasterize(
-                **arguments(self.gaussians, cameras[index : index + 1]),
+                **arguments(self.gaussians if self.seen_from is None else self.seen_from(camera), camera),
                 background=background,
                 near=self.near,
                 eps2d=self.eps2d,

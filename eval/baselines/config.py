@@ -108,3 +108,52 @@ class OptimiseConfig:
                 raise InvalidConfig(f"{name} {getattr(self, name)}: at least one.")
         if not 0 <= self.sh_degree <= 3:
             raise InvalidConfig(f"sh_degree {self.sh_degree}: 0, 1, 2 or 3.")
+
+
+@dataclass(frozen=True)
+class ScaffoldRatesConfig:
+    """Learning rates of Adam at the beginning and at the end, between which they fall exponentially."""
+
+    offsets: tuple[float, float] = (1e-2, 1e-4)
+    features: tuple[float, float] = (7.5e-3, 7.5e-3)
+    scales: tuple[float, float] = (7e-3, 7e-3)
+    opacity: tuple[float, float] = (2e-3, 2e-5)
+    shape: tuple[float, float] = (4e-3, 4e-3)
+    color: tuple[float, float] = (8e-3, 5e-5)
+
+
+@dataclass(frozen=True)
+class ScaffoldConfig:
+    """Scaffold-GS (arXiv 2312.00109): anchors in a grid, whose Gaussians small networks make for every camera anew."""
+
+    iterations: int = 7000
+    """Steps, each on one input view."""
+    initial: int = 1000
+    """Points to begin with, of which those in one cell are one anchor."""
+    offsets: int = 10
+    """Gaussians of each anchor."""
+    features: int = 32
+    """Numbers that each anchor tells the networks."""
+    hidden: int = 32
+    """Hidden values of each network."""
+    cell: float = 0.008
+    """The side of the smallest cells of the grid, in which one anchor has place: about a pixel of 128 at distance 1."""
+    start: int = 500
+    """Steps before anchors are watched; after two more such times their number changes."""
+    every: int = 100
+    stop: float = 0.5
+    """The share of the iterations after which the number of anchors stays: 15,000 of 30,000."""
+    grow_gradient: float = 1e-3
+    """Mean gradient of the position in the image (-1..1) above which a Gaussian asks for an anchor of its own."""
+    prune_opacity: float = 0.005
+    """Anchors go whose Gaussians have less than this together, on average over the views."""
+    volume_weight: float = 1e-3
+    """The weight of the sum of the products of the scales in the loss."""
+    rates: ScaffoldRatesConfig = ScaffoldRatesConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "initial", "offsets", "features", "hidden", "every"):
+            if getattr(self, name) < 1:
+                raise InvalidConfig(f"{name} {getattr(self, name)}: at least one.")
+        if self.cell <= 0:
+            raise InvalidConfig(f"cell {self.cell:g}: above zero.")

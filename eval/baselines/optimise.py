@@ -1,9 +1,5 @@
 """3D Gaussian splatting, 3DGS-MCMC and Mip-Splatting: Gaussians optimised on the input views of one scene."""
 
-import contextlib
-import dataclasses
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -12,21 +8,15 @@ from lrm_ttt.eval.baselines.config import OptimiseConfig
 from lrm_ttt.eval.baselines.density import build_density
 from lrm_ttt.eval.baselines.initialise import initial_values, make_cloud
 from lrm_ttt.eval.baselines.seen import Seen
+from lrm_ttt.eval.baselines.shots import NEAR, Shots, placed, seeded
 from lrm_ttt.eval.baselines.smoothing import EPS2D as MIP_EPS2D
 from lrm_ttt.eval.baselines.smoothing import filter_scales, smooth
 from lrm_ttt.eval.baselines.splats import Splats, make_splats
 from lrm_ttt.eval.task import Advance, Outcome, Task
 from lrm_ttt.kernels.rasterizer.constants import EPS2D
-from lrm_ttt.kernels.rasterizer.op import rasterize, rasterize_tracked
-from lrm_ttt.kernels.ssim.op import l1_ssim_loss
-from lrm_ttt.pipeline.refine import behind
 from lrm_ttt.scene.gaussians import Gaussians
-from lrm_ttt.scene.similarity import normalising_similarity
 from lrm_ttt.scene.views import Views
 
-# Nothing nearer to a camera is drawn, in units of the mean distance between the cameras and what they look at: as much
-# as in lrm_ttt.pipeline.reconstruct.
-NEAR = 0.05
 # Steps between two looks at how finely the cameras sample (arXiv 2311.16493).
 FILTER_EVERY = 100
 
@@ -40,12 +30,10 @@ class Optimise:
 
     def __call__(self, task: Task, advance: Advance) -> Outcome:
         """Optimise; steps are those of gradient descent."""
-        to_scene = normalising_similarity(task.inputs.cameras.to("cpu"), "focus", distance=1.0)
-        views = dataclasses.replace(task.inputs.to("cpu"), cameras=to_scene.cameras(task.inputs.cameras.to("cpu")))
-        points = None if task.points is None else to_scene.points(task.points.to(views.images))
+        to_scene, views, points = placed(task)
         generator = torch.Generator().manual_seed(task.seed)
         splats = begin(self.config, views, points, generator, self.device)
-        with _seeded(self.device, task.seed):
+        with seeded(self.device, task.seed):
             run = _Run(self.config, task, views.to(self.device), splats, generator)
             gaussians = run.steps(advance).to("cpu")
         near = NEAR / float(to_scene.scale)
@@ -68,26 +56,18 @@ class _Run:
     def __init__(
         self, config: OptimiseConfig, task: Task, views: Views, splats: Splats, generator: torch.Generator
     ) -> None:
-        self.config, self.splats, self.generator = config, splats, generator
-        device = views.images.device
-        # A view is taken apart once, for indexing the cameras in each step costs as much as drawing some Gaussians.
-        self.cameras, self.image_size = views.cameras, views.image_size
-        self.images = views.images.split(1)
-        self.uncovered = None if views.masks is None else (1 - views.masks).split(1)
-        self.world_to_cam, self.intrinsics = views.cameras.world_to_cam.split(1), views.cameras.intrinsics.split(1)
-        self.background, self.backend = task.background.to(device), task.backend
+        self.config, self.splats = config, splats
+        self.shots = Shots(task, views, generator)
         self.eps2d = MIP_EPS2D if config.mip else EPS2D
-        self.density = build_density(config, device, generator)
+        self.density = build_density(config, views.images.device, generator)
         self.widths = self._filter()
 
     def steps(self, advance: Advance) -> Gaussians:
         """Take all steps, and return what is drawn after the last, in the frame of the views."""
         config, splats = self.config, self.splats
-        order: list[int] = []
         for step in range(config.iterations):
-            order = order or torch.randperm(len(self.images), generator=self.generator).tolist()
             degree = min(step // config.sh_degree_every, config.sh_degree)
-            seen = self._backward(order.pop(), degree, self.density.watches(step))
+            seen = self._backward(degree, self.density.watches(step))
             means_lr = config.rates.means * config.rates.final_means ** (step / config.iterations)
             splats.step(means_lr)
             self.density.after_step(splats, step, seen, means_lr)
@@ -100,31 +80,13 @@ class _Run:
         means, quats = (splats.parameters[name].detach() for name in ("means", "quats"))
         return Gaussians(means, scales, normalize(quats, dim=-1), opacities, sh)
 
-    def _backward(self, index: int, degree: int, watched: bool) -> Seen | None:
+    def _backward(self, degree: int, watched: bool) -> Seen | None:
         """Draw one view, and leave the gradients of its loss and what was seen of the Gaussians, where that matters."""
         parameters = self.splats.parameters
         scales, opacities, sh = self._activated(degree)
-        uncovered = None if self.uncovered is None else self.uncovered[index]
-        background, image = behind(self.images[index], uncovered, self.background, self.generator)
         gaussians = (parameters["means"], parameters["quats"], scales, opacities, sh)
-        options = {
-            "world_to_cam": self.world_to_cam[index],
-            "intrinsics": self.intrinsics[index],
-            "image_size": self.image_size,
-            "background": background,
-            "near": NEAR,
-            "eps2d": self.eps2d,
-            "antialiased": self.config.mip,
-            "render_depth": False,
-            "backend": self.backend,
-        }
-        seen = None
-        if watched:
-            drawn, screen = rasterize_tracked(*gaussians, **options)
-            seen = Seen(screen, self.image_size)
-        else:
-            drawn = rasterize(*gaussians, **options)
-        loss = l1_ssim_loss(drawn.colors, image)
+        seen_through = {"eps2d": self.eps2d, "antialiased": self.config.mip}
+        loss, seen = self.shots.loss(self.shots.next(), *gaussians, watched=watched, seen_through=seen_through)
         if self.config.strategy == "mcmc":
             mcmc = self.config.mcmc
             loss = loss + mcmc.opacity_weight * opacities.mean() + mcmc.scale_weight * scales.mean()
@@ -145,15 +107,4 @@ class _Run:
     def _filter(self) -> Tensor | None:
         """Return the standard deviations of the 3D smoothing filters as they are now, where there are any."""
         means = self.splats.parameters["means"]
-        return filter_scales(self.cameras, means, NEAR) if self.config.mip else None
-
-
-@contextlib.contextmanager
-def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed torch's own random numbers for a while where gsplat's strategies draw from them."""
-    if device.type != "cuda":
-        yield
-        return
-    with torch.random.fork_rng(devices=[device]):
-        torch.manual_seed(seed)
-        yield
+        return filter_scales(self.shots.cameras, means, NEAR) if self.config.mip else None

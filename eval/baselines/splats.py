@@ -1,7 +1,7 @@
 """The parameters of one scene as gsplat keeps them, an Adam for each, and how both follow when Gaussians change."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Int
@@ -66,6 +66,11 @@ def make_splats(values: dict[str, Tensor], rates: RatesConfig) -> Splats:
     """Return parameters with the values `means`, `scales`, `quats`, `opacities`, `sh0`, `shN`, as yet unmoved."""
     rate_of = {"means": rates.means, "scales": rates.scales, "quats": rates.quats, "opacities": rates.opacities}
     rate_of |= {"sh0": rates.sh0, "shN": rates.sh_rest}
+    return with_optimisers(values, rate_of)
+
+
+def with_optimisers(values: Mapping[str, Tensor], rate_of: Mapping[str, float]) -> Splats:
+    """Return parameters of any names, `means` among them, each with an optimiser of its rate."""
     parameters = {name: Parameter(value.contiguous()) for name, value in values.items()}
     optimisers = {
         name: torch.optim.Adam([parameter], lr=rate_of[name], eps=1e-15, fused=True)

@@ -72,7 +72,8 @@ def steps(method: MethodConfig) -> int:
     """Return how many steps of optimisation a method takes."""
     if method.feed_forward is not None:
         return method.feed_forward.refine
-    return method.optimise.iterations if method.optimise is not None else 0
+    optimised = method.optimise or method.scaffold
+    return 0 if optimised is None else optimised.iterations
 
 
 def in_order(cells: Iterable[Cell], methods: Sequence[MethodConfig]) -> list[Cell]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from lrm_ttt.errors import InvalidConfig
-from lrm_ttt.eval.baselines.config import OptimiseConfig
+from lrm_ttt.eval.baselines.config import OptimiseConfig, ScaffoldConfig
 
 Color = tuple[float, float, float]
 WHITE: Color = (1.0, 1.0, 1.0)
@@ -70,6 +70,7 @@ class MethodConfig:
     feed_forward: FeedForwardConfig | None = None
     stream: StreamConfig | None = None
     optimise: OptimiseConfig | None = None
+    scaffold: ScaffoldConfig | None = None
 
     def __post_init__(self) -> None:
         kinds = [field.name for field in fields(self) if field.name != "name"]

@@ -43,10 +43,13 @@ const COLOURS = [
   "#7a5c00",
   "#5b46b5",
   "#3f3f3f",
-  "#008aa3",
   "#b3261e",
+  "#008aa3",
   "#5f7f00",
 ];
+
+// Of corners around a point, for a radius of 1.
+const polygon = (corners) => (r) => `M${corners.map(([x, y]) => `${x * r},${y * r}`).join("L")}z`;
 
 const plusStrokes = (a) => `h${a}v${a}h${a}v${a}h${-a}v${a}h${-a}v${-a}h${-a}v${-a}h${a}`;
 
@@ -57,7 +60,13 @@ const MARKERS = [
   (r) => `M0,${-1.35 * r}L${1.35 * r},0L0,${1.35 * r}L${-1.35 * r},0z`,
   (r) => `M0,${1.2 * r}L${1.2 * r},${-r}H${-1.2 * r}z`,
   (r) => `M${-0.4 * r},${-1.2 * r}${plusStrokes(0.8 * r)}z`,
-  (r) => `M0,${-1.3 * r}L${1.2 * r},${-0.4 * r}L${0.8 * r},${r}H${-0.8 * r}L${-1.2 * r},${-0.4 * r}z`,
+  polygon([[0, -1.3], [1.2, -0.4], [0.8, 1], [-0.8, 1], [-1.2, -0.4]]),
+  polygon([
+    [0.57, 0], [1.13, 0.57], [0.57, 1.13], [0, 0.57], [-0.57, 1.13], [-1.13, 0.57],
+    [-0.57, 0], [-1.13, -0.57], [-0.57, -1.13], [0, -0.57], [0.57, -1.13], [1.13, -0.57],
+  ]),
+  polygon([[-1, -1.2], [1.2, 0], [-1, 1.2]]),
+  polygon([[1, -1.2], [-1.2, 0], [1, 1.2]]),
 ];
 
 const colourOf = (method) => COLOURS[data.methods.indexOf(method) % COLOURS.length];
