@@ -30,7 +30,8 @@ def _placed(index, keep, within, pixels, KEEPS: tl.constexpr):
 @jit
 def finish_kernel(
     raw, origins, directions, near, far, keep, means, scales, wxyz, opacities, sh,
-    number, pixels, scale_shift, max_log_scale, opacity_shift,
+    number, pixels,
+    scale_shift: tl.constexpr, max_log_scale: tl.constexpr, opacity_shift: tl.constexpr,
     NUM_SH: tl.constexpr, KEEPS: tl.constexpr, WIDE: tl.constexpr, LEAST: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -55,7 +56,7 @@ def finish_kernel(
         direction = tl.load(directions + place * 3 + axis, within, other=0.0)
         tl.store(means + index * 3 + axis, origin + distance * direction, within)
         size = tl.load(row + 3 + NUM_SH + axis, within, other=0.0).to(WIDE) + scale_shift
-        tl.store(scales + index * 3 + axis, tl.exp(tl.minimum(size, max_log_scale)), within)
+        tl.store(scales + index * 3 + axis, tl.exp(tl.minimum(size, tl.full((ROWS,), max_log_scale, WIDE))), within)
 
     four = tl.arange(0, 4)
     turn = tl.load(row[:, None] + 6 + NUM_SH + four[None, :], within[:, None], other=0.0).to(WIDE)
@@ -68,7 +69,8 @@ def finish_kernel(
 @jit
 def finish_backward_kernel(
     raw, directions, near, far, keep, by_means, by_scales, by_wxyz, by_opacities, by_sh, by_raw,
-    number, pixels, scale_shift, max_log_scale, opacity_shift,
+    number, pixels,
+    scale_shift: tl.constexpr, max_log_scale: tl.constexpr, opacity_shift: tl.constexpr,
     NUM_SH: tl.constexpr, KEEPS: tl.constexpr, WIDE: tl.constexpr, LEAST: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -95,7 +97,9 @@ def finish_backward_kernel(
         along += tl.load(by_means + index * 3 + axis, within, other=0.0) * direction
         size = tl.load(row + 3 + NUM_SH + axis, within, other=0.0).to(WIDE) + scale_shift
         slope = tl.load(by_scales + index * 3 + axis, within, other=0.0)
-        slope = tl.where(size <= max_log_scale, slope * tl.exp(tl.minimum(size, max_log_scale)), 0.0)
+        slope = tl.where(
+            size <= max_log_scale, slope * tl.exp(tl.minimum(size, tl.full((ROWS,), max_log_scale, WIDE))), 0.0
+        )
         tl.store(out + 3 + NUM_SH + axis, slope.to(narrow), within)
     moved = (along * (most - least) * share * (1 - share) / 3).to(narrow)
     for axis in tl.static_range(3):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from lrm_ttt.data.procedural import ProceduralConfig, sample_batch
 from lrm_ttt.layers.config import MemoryConfig
@@ -27,6 +27,14 @@ SMALL = ModelConfig(
     "focus",
     triplane=TriplaneConfig(8, 4, 4, 8, 1, num_stratified=2, num_importance=0),
 )
+# Attention on processors, which torch's counter knows from 2.15.
+ON_CPU = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop_count(*shapes[:3]),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *shapes, **_: sdpa_backward_flop_count(
+        *shapes[:4]
+    ),
+}
+UNKNOWN = {operation: formula for operation, formula in ON_CPU.items() if operation not in flop_registry}
 INPUTS, TARGETS, SIZE = 5, 2, (8, 12)
 # The rays of a camera are a product of 3 x 3 matrices for each pixel, which the analytic count leaves out.
 RAYS_OF_A_VIEW = 18 * SIZE[0] * SIZE[1]
@@ -47,7 +55,7 @@ def measure(config: ModelConfig, train: bool = False, checkpointing: bool = Fals
     model = build(config)
     model.backbone.checkpointing = checkpointing
     forward = getattr(model, "reconstruct", model)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=UNKNOWN) as counter:
         out = (
             forward(batch.inputs, batch.targets.cameras) if config.representation == "images" else forward(batch.inputs)
         )

@@ -119,11 +119,12 @@ def test_wandb_without_a_key_is_one_error(tmp_path: Path, monkeypatch: pytest.Mo
         asked.update(init_kwargs["wandb"], project=project)
         raise Error("No API key configured.")
 
+    # Before every module seems to be there, for it looks for accelerators by theirs.
+    accelerator = Accelerator()
     stand_in = types.ModuleType("wandb")
     stand_in.Error = Error  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", stand_in)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: stand_in)
-    accelerator = Accelerator()
     monkeypatch.setattr(accelerator, "init_trackers", init_trackers)
     with pytest.raises(BackendUnavailable, match=r"No API key configured\. Run `wandb login`, set WANDB_MODE=offline"):
         start_trackers(accelerator, ("wandb",), tmp_path, {"seed": 3})

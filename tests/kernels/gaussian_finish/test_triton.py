@@ -23,8 +23,8 @@ def test_compiled_for_hopper_they_spill_nothing(dtype: str, backward: bool) -> N
     kernel = triton_finish.finish_backward_kernel if backward else triton_finish.finish_kernel
     constants = {"NUM_SH": 48, "KEEPS": True, "WIDE": tl.float32, "LEAST": triton_finish.LEAST_NORM}
     constants |= {"ROWS": triton_finish.ROWS, "COLUMNS": 64}
+    constants |= {"scale_shift": -4.0, "max_log_scale": -1.2, "opacity_shift": -2.0}
     scalars = {"number": "i32", "pixels": "i32_16", "keep": "*i64", "raw": f"*{dtype}", "by_raw": f"*{dtype}"}
-    scalars |= dict.fromkeys(("scale_shift", "max_log_scale", "opacity_shift"), "fp32")
     signature = {name: scalars.get(name, "*fp32") for name in kernel.arg_names}
     compiled = compile_for_sm90(kernel, signature, constants, triton_finish.NUM_WARPS, num_stages=3)
     assert not compiled.spills and compiled.shared_memory <= SHARED_MEMORY
