@@ -63,7 +63,6 @@ class Networks(nn.Module):
         opacities = self.opacity(told).flatten()
         places = (opacities > 0).nonzero()[:, 0]
         parents = places.div(anchors["offsets"].shape[1], rounding_mode="floor")
-        # Not by indexing, whose backward pass sorts what it adds up.
         shapes = self.shape(told).reshape(-1, SHAPE).index_select(0, places)
         sizes = anchors["scales"].exp().index_select(0, parents)
         offsets = anchors["offsets"].flatten(0, 1).index_select(0, places)
